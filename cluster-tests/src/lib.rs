@@ -16,7 +16,7 @@ pub mod region;
 pub mod rng;
 
 pub use harness::{
-    HttpResponse, ApiClient, Bucket, ApiRequest, RawConnection, RawOutcome, H2Event, H2Connection, NodeLease, Node, NodeOptions,
-    RawRequest, TrafficRecorder, Router, SharedNode, SmallDisk, PublicEndpoint, encode_chunk, eventually, resident_bytes,
-    try_eventually,
+    ApiClient, ApiRequest, Bucket, H2Connection, H2Event, HttpResponse, Node, NodeLease,
+    NodeOptions, PublicEndpoint, RawConnection, RawOutcome, RawRequest, Router, SharedNode,
+    SmallDisk, TrafficRecorder, encode_chunk, eventually, resident_bytes, try_eventually,
 };

@@ -32,18 +32,22 @@ async fn node_as_seen(region: &Region, seat: usize, id: &NodeId) -> Option<Value
 
 /// Waits until no group of these nodes has node `id` among its members.
 async fn wait_removed(region: &Region, seats: &[usize], id: &NodeId) {
-    eventually("no group has the node as a member", STATE_TIMEOUT, async || {
-        for seat in seats {
-            let status = region.status(*seat).await?;
-            let is_member = status.groups.iter().any(|group| {
-                group.voters.contains(id) || group.learners.contains(id) || group.changing
-            });
-            if is_member {
-                return None;
+    eventually(
+        "no group has the node as a member",
+        STATE_TIMEOUT,
+        async || {
+            for seat in seats {
+                let status = region.status(*seat).await?;
+                let is_member = status.groups.iter().any(|group| {
+                    group.voters.contains(id) || group.learners.contains(id) || group.changing
+                });
+                if is_member {
+                    return None;
+                }
             }
-        }
-        Some(())
-    })
+            Some(())
+        },
+    )
     .await;
 }
 
@@ -77,7 +81,15 @@ async fn a_decommissioned_node_is_removed_and_exits() {
             .await
             .expect("shown for an hour");
         assert_eq!(node["state"], "removed", "{node}");
-        assert_eq!(region.api(seat).get(&bucket.listing_path()).await.lines().len(), 20);
+        assert_eq!(
+            region
+                .api(seat)
+                .get(&bucket.listing_path())
+                .await
+                .lines()
+                .len(),
+            20
+        );
     }
     region.wait_formed().await;
     // Its data directory is refused from now on; with an empty one it can join.

@@ -65,8 +65,16 @@ async fn a_raised_limit_is_in_force_at_once_for_old_and_new_buckets_and_survives
         let api = node.api();
         for bucket in [&old, &new] {
             for key in ["k", &long] {
-                api.put(&bucket.key_path(key), value.clone()).await.assert_status(200);
-                assert_eq!(api.get(&bucket.key_path(key)).await.assert_status(200).text(), value);
+                api.put(&bucket.key_path(key), value.clone())
+                    .await
+                    .assert_status(200);
+                assert_eq!(
+                    api.get(&bucket.key_path(key))
+                        .await
+                        .assert_status(200)
+                        .text(),
+                    value
+                );
             }
             let put = api.put(&bucket.key_path("k"), "v".repeat(8193)).await;
             put.assert_error(413, "value_too_large");
@@ -117,7 +125,9 @@ async fn operators_set_plans_where_self_service_is_off() {
         let call = node.api().patch(&bucket.path()).api_key(&bucket.account);
         call.query(&[("plan", "pro")])
     };
-    request_pro(&node).await.assert_error(402, "plan_not_self_service");
+    request_pro(&node)
+        .await
+        .assert_error(402, "plan_not_self_service");
 
     assert_succeeds(&node, &["bucket-plan", &bucket.id, "business"]);
     let value = "v".repeat(16_384);
@@ -134,7 +144,10 @@ async fn operators_set_plans_where_self_service_is_off() {
     assert_eq!((status, &body["error"]), (409, &json!("exceeds_plan")));
     let refused = assert_fails(&node, &["bucket-plan", &bucket.id, "free"]);
     assert!(refused.contains("409"), "{refused}");
-    node.api().delete(&bucket.key_path("k")).await.assert_status(200);
+    node.api()
+        .delete(&bucket.key_path("k"))
+        .await
+        .assert_status(200);
     let (status, body) = send_change(&node, Method::PUT, &path, &json!({ "plan": "pro" })).await;
     assert_eq!((status, body), (200, json!({ "plan": "pro" })));
     request_pro(&node).await.assert_status(200);

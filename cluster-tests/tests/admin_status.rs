@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cloudkv_cluster_tests::eventually;
 use cloudkv_cluster_tests::harness::node_command;
-use cloudkv_cluster_tests::region::{Region, RegionOptions, StartMode, MultiRegionCluster};
+use cloudkv_cluster_tests::region::{MultiRegionCluster, Region, RegionOptions, StartMode};
 use futures_util::future::join_all;
 use serde_json::Value;
 
@@ -104,7 +104,9 @@ async fn three_regions_of_three_fit_a_terminal() {
         shards: 3,
         ..RegionOptions::default()
     };
-    let world = MultiRegionCluster::start_with(&["eu-west-3", "us-east-1", "ap-south-1"], 3, 3, options).await;
+    let world =
+        MultiRegionCluster::start_with(&["eu-west-3", "us-east-1", "ap-south-1"], 3, 3, options)
+            .await;
     world.wait_ready(8).await;
     let page = wait_first_line(&world, 0, "it survives the loss of any one node").await;
     println!("{page}");

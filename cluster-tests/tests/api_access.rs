@@ -2,7 +2,7 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use cloudkv_cluster_tests::{ApiClient, Bucket, ApiRequest, SharedNode};
+use cloudkv_cluster_tests::{ApiClient, ApiRequest, Bucket, SharedNode};
 use http::Method;
 
 static NODE: SharedNode = SharedNode::new();
@@ -87,7 +87,10 @@ impl Fixture {
     }
 
     async fn expect_refused(&self, operations: &[(Method, &str)]) {
-        for key in ALL_ACCOUNT_KEYS.into_iter().filter(|key| *key != AccountKey::Owners) {
+        for key in ALL_ACCOUNT_KEYS
+            .into_iter()
+            .filter(|key| *key != AccountKey::Owners)
+        {
             let (status, code) = match key {
                 AccountKey::Others => (403, "forbidden"),
                 _ => (401, "unauthorized"),
@@ -159,6 +162,9 @@ async fn a_refused_read_does_not_reveal_whether_the_key_exists() {
     for key in [AccountKey::None, AccountKey::Others] {
         let existing = fixture.call(&Method::GET, "k", key).await;
         let absent = fixture.call(&Method::GET, "absent", key).await;
-        assert_eq!((existing.status, existing.body), (absent.status, absent.body));
+        assert_eq!(
+            (existing.status, existing.body),
+            (absent.status, absent.body)
+        );
     }
 }

@@ -65,7 +65,10 @@ async fn parameters_are_accepted_in_every_form() {
             (bucket.mode.as_str(), bucket.plan.as_str()),
             ("protected", "business")
         );
-        assert_eq!(api.bucket_summary(&bucket).await["comment"], "a note & more");
+        assert_eq!(
+            api.bucket_summary(&bucket).await["comment"],
+            "a note & more"
+        );
     }
 }
 
@@ -117,7 +120,9 @@ async fn a_named_plan_is_taken_if_it_offers_the_mode() {
         ("protected", "business"),
     ];
     for (access, plan) in fits {
-        let bucket = api.create_bucket_with(&[("access", access), ("plan", plan)]).await;
+        let bucket = api
+            .create_bucket_with(&[("access", access), ("plan", plan)])
+            .await;
         assert_eq!((bucket.mode.as_str(), bucket.plan.as_str()), (access, plan));
     }
     for (access, plan) in [
@@ -222,7 +227,8 @@ async fn an_account_has_ten_free_buckets_and_any_number_of_others() {
         answer.assert_error(403, "plan_limit");
     });
     for plan in ["pro", "business"] {
-        api.create_bucket_for(&first.account, &[("plan", plan)]).await;
+        api.create_bucket_for(&first.account, &[("plan", plan)])
+            .await;
     }
     create().await.assert_error(403, "plan_limit");
     let delete = api

@@ -159,7 +159,9 @@ async fn an_unknown_bucket_is_not_found() {
     ] {
         for (method, query) in [(Method::PATCH, "comment=x"), (Method::DELETE, "confirm=0")] {
             let call = api.request(method, &format!("/buckets/{id}?{query}"));
-            call.api_key(&account).await.assert_error(404, "unknown_bucket");
+            call.api_key(&account)
+                .await
+                .assert_error(404, "unknown_bucket");
         }
     }
 }
@@ -205,7 +207,11 @@ async fn the_access_mode_cannot_be_changed() {
     assert_eq!(api.bucket_summary(&bucket).await["mode"], "public");
 }
 
-async fn change_plan(api: &ApiClient, bucket: &Bucket, plan: &str) -> cloudkv_cluster_tests::HttpResponse {
+async fn change_plan(
+    api: &ApiClient,
+    bucket: &Bucket,
+    plan: &str,
+) -> cloudkv_cluster_tests::HttpResponse {
     api.patch(&bucket.path())
         .api_key(&bucket.account)
         .query(&[("plan", plan)])
@@ -222,10 +228,15 @@ async fn a_plan_is_changed_and_its_limits_hold_from_then_on() {
         .await
         .assert_error(413, "value_too_large");
     for plan in ["business", "pro", "free", "business"] {
-        change_plan(&api, &bucket, plan).await.assert_status(200).assert_empty();
+        change_plan(&api, &bucket, plan)
+            .await
+            .assert_status(200)
+            .assert_empty();
         assert_eq!(api.bucket_summary(&bucket).await["plan"], plan);
     }
-    api.put(&bucket.key_path("big"), big).await.assert_status(200);
+    api.put(&bucket.key_path("big"), big)
+        .await
+        .assert_status(200);
     assert_eq!(api.bucket_summary(&bucket).await["comment"], "stays");
     change_plan(&api, &bucket, "gold")
         .await
@@ -244,7 +255,9 @@ async fn a_change_to_a_plan_that_lacks_the_mode_or_is_full_is_refused() {
     }
     assert_eq!(api.bucket_summary(&bucket).await["plan"], "business");
     join_all((0..10).map(|_| api.create_bucket_for(&bucket.account, &[]))).await;
-    let eleventh = api.create_bucket_for(&bucket.account, &[("plan", "pro")]).await;
+    let eleventh = api
+        .create_bucket_for(&bucket.account, &[("plan", "pro")])
+        .await;
     let answer = change_plan(&api, &eleventh, "free").await;
     assert!(matches!(answer.status, 403 | 409), "{answer:?}");
     assert!(["plan_limit", "exceeds_plan"].contains(&answer.error_code().as_str()));
@@ -256,7 +269,9 @@ async fn deleting_needs_the_right_number_of_keys() {
     let api = node.api();
     let bucket = api.create_bucket().await;
     for name in ["a", "b", "c"] {
-        api.put(&bucket.key_path(name), "v").await.assert_status(200);
+        api.put(&bucket.key_path(name), "v")
+            .await
+            .assert_status(200);
     }
     let delete = |query: &str| {
         api.delete(&format!("{}{query}", bucket.path()))
@@ -270,15 +285,19 @@ async fn deleting_needs_the_right_number_of_keys() {
     for query in ["?confirm=2", "?confirm=4", "?confirm=18446744073709551615"] {
         let answer = delete(query).await;
         answer.assert_error(409, "confirm_mismatch");
-        assert_eq!(
-            answer.json()["keys"],
-            3,
-            "the answer has the right number"
-        );
+        assert_eq!(answer.json()["keys"], 3, "the answer has the right number");
     }
-    assert_eq!(api.get(&bucket.key_path("a")).await.assert_status(200).text(), "v");
+    assert_eq!(
+        api.get(&bucket.key_path("a"))
+            .await
+            .assert_status(200)
+            .text(),
+        "v"
+    );
     delete("?confirm=3").await.assert_status(200).assert_empty();
-    delete("?confirm=3").await.assert_error(404, "unknown_bucket");
+    delete("?confirm=3")
+        .await
+        .assert_error(404, "unknown_bucket");
 }
 
 #[tokio::test]
@@ -287,7 +306,9 @@ async fn a_deleted_bucket_and_its_keys_are_unknown_at_once() {
     let api = node.api();
     let kept = api.create_bucket().await;
     for access in ["public", "public-read", "protected"] {
-        let bucket = api.create_bucket_for(&kept.account, &[("access", access)]).await;
+        let bucket = api
+            .create_bucket_for(&kept.account, &[("access", access)])
+            .await;
         let put = api.put(&bucket.key_path("k"), "v").api_key(&bucket.account);
         put.await.assert_status(200);
         let delete = api
@@ -308,5 +329,7 @@ async fn a_deleted_bucket_and_its_keys_are_unknown_at_once() {
         }
     }
     assert_eq!(list(&api, &kept.account).await.len(), 1);
-    api.get(&kept.key_path("k")).await.assert_error(404, "not_found");
+    api.get(&kept.key_path("k"))
+        .await
+        .assert_error(404, "not_found");
 }

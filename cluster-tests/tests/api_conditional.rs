@@ -28,7 +28,11 @@ async fn a_reader_who_has_the_value_gets_304() {
                 .request(method, &path)
                 .header("if-none-match", condition)
                 .await;
-            assert_eq!(answer.assert_status(304).assert_empty().etag(), etag, "{condition}");
+            assert_eq!(
+                answer.assert_status(304).assert_empty().etag(),
+                etag,
+                "{condition}"
+            );
         }
     }
     let other = api.get(&path).header("if-none-match", UNKNOWN_ETAG).await;
@@ -59,7 +63,9 @@ async fn a_reader_who_has_read_since_the_last_write_gets_304() {
             .into_future()
     };
     since(&modified).await.assert_status(304).assert_empty();
-    since(&httpdate::fmt_http_date(future)).await.assert_status(304);
+    since(&httpdate::fmt_http_date(future))
+        .await
+        .assert_status(304);
     assert_eq!(
         since(&httpdate::fmt_http_date(past))
             .await
@@ -87,12 +93,18 @@ async fn if_match_lets_only_the_current_version_be_replaced() {
             .header("if-match", condition)
             .into_future()
     };
-    put("never", UNKNOWN_ETAG).await.assert_error(412, "precondition_failed");
-    put("never", "*").await.assert_error(412, "precondition_failed");
+    put("never", UNKNOWN_ETAG)
+        .await
+        .assert_error(412, "precondition_failed");
+    put("never", "*")
+        .await
+        .assert_error(412, "precondition_failed");
     let first = api.put(&path, "first").await.etag();
     let second = put("second", &first).await.assert_status(200).etag();
     assert_ne!(first, second);
-    put("never", &first).await.assert_error(412, "precondition_failed");
+    put("never", &first)
+        .await
+        .assert_error(412, "precondition_failed");
     assert_eq!(api.get(&path).await.text(), "second");
     let third = put("third", &format!("{UNKNOWN_ETAG}, {second}"))
         .await

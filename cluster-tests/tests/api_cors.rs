@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use cloudkv_cluster_tests::{HttpResponse, ApiClient, Bucket, ApiRequest, RawRequest, SharedNode};
+use cloudkv_cluster_tests::{ApiClient, ApiRequest, Bucket, HttpResponse, RawRequest, SharedNode};
 use http::Method;
 
 static NODE: SharedNode = SharedNode::new();
@@ -28,7 +28,11 @@ fn routes(bucket: &Bucket) -> Vec<(String, &'static [&'static str])> {
 }
 
 /// One request for each status that a client can provoke.
-fn one_of_each_status(api: &ApiClient, bucket: &Bucket, protected: &Bucket) -> Vec<(u16, ApiRequest)> {
+fn one_of_each_status(
+    api: &ApiClient,
+    bucket: &Bucket,
+    protected: &Bucket,
+) -> Vec<(u16, ApiRequest)> {
     let stranger = &bucket.account;
     let wrong_count = format!("{}?confirm=7", bucket.path());
     vec![
@@ -38,7 +42,10 @@ fn one_of_each_status(api: &ApiClient, bucket: &Bucket, protected: &Bucket) -> V
         (200, api.delete(&bucket.key_path("k2"))),
         (200, api.get(&bucket.listing_path())),
         (201, api.post("/buckets")),
-        (304, api.get(&bucket.key_path("k")).header("if-none-match", "*")),
+        (
+            304,
+            api.get(&bucket.key_path("k")).header("if-none-match", "*"),
+        ),
         (400, api.put(&bucket.key_path("k?ttl=x"), "v")),
         (401, api.get(&protected.key_path("k"))),
         (403, api.get(&protected.key_path("k")).api_key(stranger)),
@@ -49,7 +56,8 @@ fn one_of_each_status(api: &ApiClient, bucket: &Bucket, protected: &Bucket) -> V
         (409, api.delete(&wrong_count).api_key(&bucket.account)),
         (
             412,
-            api.put(&bucket.key_path("k"), "v").header("if-none-match", "*"),
+            api.put(&bucket.key_path("k"), "v")
+                .header("if-none-match", "*"),
         ),
         (413, api.put(&bucket.key_path("k"), vec![b'x'; 4097])),
     ]
@@ -58,7 +66,10 @@ fn one_of_each_status(api: &ApiClient, bucket: &Bucket, protected: &Bucket) -> V
 async fn buckets(api: &ApiClient) -> (Bucket, Bucket) {
     let bucket = api.create_bucket().await;
     api.put(&bucket.key_path("k"), "v").await.assert_status(200);
-    (bucket, api.create_bucket_with(&[("access", "protected")]).await)
+    (
+        bucket,
+        api.create_bucket_with(&[("access", "protected")]).await,
+    )
 }
 
 #[track_caller]
@@ -167,7 +178,11 @@ async fn a_request_without_an_id_gets_a_new_one() {
     let (bucket, protected) = buckets(&api).await;
     let mut ids = HashSet::new();
     for (status, call) in one_of_each_status(&api, &bucket, &protected) {
-        let id = call.await.assert_status(status).header("x-request-id").to_owned();
+        let id = call
+            .await
+            .assert_status(status)
+            .header("x-request-id")
+            .to_owned();
         assert!(ids.insert(id.clone()), "{id} occurs twice");
     }
 }
@@ -221,7 +236,9 @@ async fn a_method_that_a_route_lacks_is_refused_with_those_it_has() {
         }
     }
     let put = node.api().put(&bucket.listing_path(), "v").await;
-    let mut allowed = put.assert_error(405, "method_not_allowed").header_list("allow");
+    let mut allowed = put
+        .assert_error(405, "method_not_allowed")
+        .header_list("allow");
     allowed.sort();
     assert_eq!(allowed, ["get", "head", "options"]);
 }
@@ -240,7 +257,9 @@ async fn an_unknown_route_is_not_found() {
         "/healthz",
     ] {
         for method in [Method::GET, Method::POST, Method::DELETE] {
-            api.request(method, path).await.assert_error(404, "no_such_route");
+            api.request(method, path)
+                .await
+                .assert_error(404, "no_such_route");
         }
     }
 }

@@ -37,13 +37,17 @@ async fn reads_are_counted_as_hits_and_misses() {
     for _ in 0..3 {
         api.get(&bucket.key_path("absent")).await.assert_status(404);
     }
-    api.head(&bucket.key_path("absent")).await.assert_status(404);
+    api.head(&bucket.key_path("absent"))
+        .await
+        .assert_status(404);
     // Requests that read no key don't count.
     api.get(&bucket.listing_path()).await.assert_status(200);
     api.get(&format!("{}?prefix=x", bucket.listing_path()))
         .await
         .assert_status(404);
-    api.delete(&bucket.key_path("absent")).await.assert_status(200);
+    api.delete(&bucket.key_path("absent"))
+        .await
+        .assert_status(200);
     api.get(&bucket.key_path("k%zz")).await.assert_status(400);
     wait_published(&api, &bucket, "key_get_success", &json!(9)).await;
     wait_published(&api, &bucket, "key_get_failed", &json!(4)).await;
@@ -61,7 +65,9 @@ async fn a_bucket_is_deleted_with_the_number_that_was_published_last() {
     let api = node.api();
     let bucket = api.create_bucket().await;
     for name in ["a", "b", "c", "d"] {
-        api.put(&bucket.key_path(name), "v").await.assert_status(200);
+        api.put(&bucket.key_path(name), "v")
+            .await
+            .assert_status(200);
     }
     api.delete(&bucket.key_path("d")).await.assert_status(200);
     wait_published(&api, &bucket, "estimated_keys", &json!(3)).await;
@@ -72,5 +78,7 @@ async fn a_bucket_is_deleted_with_the_number_that_was_published_last() {
     };
     delete(7).await.assert_error(409, "confirm_mismatch");
     delete(3).await.assert_status(200);
-    api.get(&bucket.key_path("a")).await.assert_error(404, "unknown_bucket");
+    api.get(&bucket.key_path("a"))
+        .await
+        .assert_error(404, "unknown_bucket");
 }

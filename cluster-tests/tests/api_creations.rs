@@ -2,7 +2,7 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use cloudkv_cluster_tests::{HttpResponse, ApiClient, Bucket, Node, NodeOptions, Router};
+use cloudkv_cluster_tests::{ApiClient, Bucket, HttpResponse, Node, NodeOptions, Router};
 use futures_util::{StreamExt, stream};
 
 async fn start_node(args: &[&str]) -> Node {
@@ -72,7 +72,10 @@ async fn a_flood_of_creations_is_limited_by_default_and_other_addresses_are_not(
     let refused = answers.iter().filter(|status| **status == 429).count();
     assert_eq!(created + refused, answers.len());
     // Meanwhile the limiter refills, one creation in 3.6 s.
-    assert!((CREATIONS_PER_HOUR..CREATIONS_PER_HOUR + 50).contains(&created), "{created}");
+    assert!(
+        (CREATIONS_PER_HOUR..CREATIONS_PER_HOUR + 50).contains(&created),
+        "{created}"
+    );
     create_for(&api, "203.0.113.10").await.assert_status(201);
 }
 

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use cloudkv_cluster_tests::{
-    HttpResponse, ApiClient, RawConnection, RawOutcome, Node, NodeOptions, RawRequest, SharedNode,
+    ApiClient, HttpResponse, Node, NodeOptions, RawConnection, RawOutcome, RawRequest, SharedNode,
 };
 use http::Version;
 
@@ -49,7 +49,10 @@ async fn oversized_headers_and_targets_are_refused() {
     let node = NODE.lease().await;
     let long = "x".repeat(2_000_000);
     let header = RawRequest::new("GET", "/ping").header("x-long", &long);
-    header.try_send(node.http()).await.assert_refused(&[400, 431]);
+    header
+        .try_send(node.http())
+        .await
+        .assert_refused(&[400, 431]);
     let many = (0..5000).fold(RawRequest::new("GET", "/ping"), |request, number| {
         request.header(&format!("x-{number}"), "v")
     });
@@ -160,7 +163,9 @@ async fn pipelined_requests_are_answered_in_their_order() {
     }
     connection.write(&bytes).await;
     for number in 0..10 {
-        expect_answer(connection.receive(false).await).assert_status(200).assert_empty();
+        expect_answer(connection.receive(false).await)
+            .assert_status(200)
+            .assert_empty();
         let get = expect_answer(connection.receive(false).await);
         assert_eq!(get.assert_status(200).text(), number.to_string());
     }
@@ -179,7 +184,10 @@ async fn a_request_may_arrive_byte_by_byte() {
         tokio::task::yield_now().await;
     }
     expect_answer(connection.receive(false).await).assert_status(200);
-    assert_eq!(node.api().get(&bucket.key_path("k")).await.text(), "a value");
+    assert_eq!(
+        node.api().get(&bucket.key_path("k")).await.text(),
+        "a value"
+    );
 }
 
 #[tokio::test]
@@ -200,10 +208,16 @@ async fn a_target_in_absolute_form_is_accepted() {
 #[tokio::test]
 async fn header_names_are_case_insensitive() {
     let node = NODE.lease().await;
-    let bucket = node.api().create_bucket_with(&[("access", "protected")]).await;
+    let bucket = node
+        .api()
+        .create_bucket_with(&[("access", "protected")])
+        .await;
     for name in ["api-key", "API-KEY", "Api-Key"] {
         let put = RawRequest::new("PUT", &bucket.key_path("k")).header(name, &bucket.account);
-        put.parse_body(b"v").send(node.http()).await.assert_status(200);
+        put.parse_body(b"v")
+            .send(node.http())
+            .await
+            .assert_status(200);
     }
 }
 
@@ -221,13 +235,18 @@ async fn http_2_with_prior_knowledge_is_served_without_tls() {
     let get = api.get(&bucket.key_path("k")).await;
     assert_eq!(get.assert_status(200).text(), "a value");
     get.header_date("expires");
-    api.head(&bucket.key_path("k")).await.assert_status(200).assert_empty();
+    api.head(&bucket.key_path("k"))
+        .await
+        .assert_status(200)
+        .assert_empty();
     assert_eq!(api.get(&bucket.listing_path()).await.text(), "k");
     api.put(&bucket.key_path("k"), vec![b'x'; 4097])
         .await
         .assert_error(413, "value_too_large");
     api.delete(&bucket.key_path("k")).await.assert_status(200);
-    api.get(&bucket.key_path("k")).await.assert_error(404, "not_found");
+    api.get(&bucket.key_path("k"))
+        .await
+        .assert_error(404, "not_found");
 }
 
 #[tokio::test]

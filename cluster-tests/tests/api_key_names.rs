@@ -53,7 +53,11 @@ async fn every_name_is_decoded_exactly_once() {
     let mut names = NAMES.map(|(_, name)| name).to_vec();
     names.sort_unstable();
     assert_eq!(
-        node.api().get(&bucket.listing_path()).await.assert_status(200).lines(),
+        node.api()
+            .get(&bucket.listing_path())
+            .await
+            .assert_status(200)
+            .lines(),
         names
     );
     for (written, _) in NAMES {
@@ -62,7 +66,10 @@ async fn every_name_is_decoded_exactly_once() {
             .await;
         delete.assert_status(200);
     }
-    node.api().get(&bucket.listing_path()).await.assert_error(404, "not_found");
+    node.api()
+        .get(&bucket.listing_path())
+        .await
+        .assert_error(404, "not_found");
 }
 
 #[tokio::test]
@@ -73,7 +80,13 @@ async fn all_encodings_of_a_name_address_one_key() {
     for name in ["a/b", "a%2Fb", "a%2fb", "%61/b", "%61%2F%62"] {
         let put = RawRequest::new("PUT", &bucket.key_path(name)).parse_body(name.as_bytes());
         put.send(node.http()).await.assert_status(200);
-        assert_eq!(api.get(&bucket.key_path("a/b")).await.assert_status(200).text(), name);
+        assert_eq!(
+            api.get(&bucket.key_path("a/b"))
+                .await
+                .assert_status(200)
+                .text(),
+            name
+        );
     }
     assert_eq!(api.get(&bucket.listing_path()).await.text(), "a/b");
 }
@@ -108,7 +121,10 @@ async fn a_name_has_up_to_64_bytes_once_decoded() {
     for name in too_long {
         for method in ["PUT", "POST", "GET", "DELETE"] {
             let request = RawRequest::new(method, &bucket.key_path(&name)).parse_body(b"");
-            request.send(node.http()).await.assert_error(400, "invalid_key");
+            request
+                .send(node.http())
+                .await
+                .assert_error(400, "invalid_key");
         }
         RawRequest::new("HEAD", &bucket.key_path(&name))
             .send(node.http())
@@ -124,10 +140,16 @@ async fn the_empty_name_and_control_characters_are_refused() {
     for name in ["", "%00", "a%0Ab", "a%0D", "%1F", "%7F", "%C2%85", "tab%09"] {
         for method in ["PUT", "POST", "GET", "DELETE"] {
             let request = RawRequest::new(method, &bucket.key_path(name)).parse_body(b"");
-            request.send(node.http()).await.assert_error(400, "invalid_key");
+            request
+                .send(node.http())
+                .await
+                .assert_error(400, "invalid_key");
         }
     }
-    node.api().get(&bucket.listing_path()).await.assert_error(404, "not_found");
+    node.api()
+        .get(&bucket.listing_path())
+        .await
+        .assert_error(404, "not_found");
 }
 
 #[tokio::test]
@@ -149,7 +171,10 @@ async fn broken_percent_encoding_is_refused() {
     for name in broken {
         for method in ["PUT", "GET", "DELETE"] {
             let request = RawRequest::new(method, &bucket.key_path(name)).parse_body(b"");
-            request.send(node.http()).await.assert_error(400, "invalid_path");
+            request
+                .send(node.http())
+                .await
+                .assert_error(400, "invalid_path");
         }
     }
 }
@@ -166,7 +191,10 @@ async fn a_path_without_a_known_bucket_is_not_found() {
     ] {
         for method in ["GET", "PUT", "POST", "DELETE"] {
             let request = RawRequest::new(method, &format!("/kv/{id}/key")).parse_body(b"");
-            request.send(node.http()).await.assert_error(404, "unknown_bucket");
+            request
+                .send(node.http())
+                .await
+                .assert_error(404, "unknown_bucket");
         }
     }
 }

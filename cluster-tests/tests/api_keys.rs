@@ -4,7 +4,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use cloudkv_cluster_tests::{HttpResponse, ApiClient, RawConnection, RawOutcome, RawRequest, SharedNode};
+use cloudkv_cluster_tests::{
+    ApiClient, HttpResponse, RawConnection, RawOutcome, RawRequest, SharedNode,
+};
 use futures_util::future::join_all;
 use http::Method;
 
@@ -125,8 +127,16 @@ async fn every_byte_value_and_the_empty_value_survive() {
     let api = node.api();
     let bucket = api.create_bucket().await;
     let all: Vec<u8> = (0..=255).cycle().take(4096).collect();
-    api.put(&bucket.key_path("all"), all.clone()).await.assert_status(200);
-    assert_eq!(api.get(&bucket.key_path("all")).await.assert_status(200).body, all);
+    api.put(&bucket.key_path("all"), all.clone())
+        .await
+        .assert_status(200);
+    assert_eq!(
+        api.get(&bucket.key_path("all"))
+            .await
+            .assert_status(200)
+            .body,
+        all
+    );
     let bytes: Vec<_> = (0..=255_u8)
         .map(|byte| (bucket.key_path(&format!("b{byte}")), byte))
         .collect();
@@ -140,9 +150,17 @@ async fn every_byte_value_and_the_empty_value_survive() {
     for (get, (_, byte)) in gets.iter().zip(&bytes) {
         assert_eq!(get.body, vec![*byte]);
     }
-    api.put(&bucket.key_path("empty"), "").await.assert_status(200);
+    api.put(&bucket.key_path("empty"), "")
+        .await
+        .assert_status(200);
     let empty = api.get(&bucket.key_path("empty")).await;
-    assert_eq!(empty.assert_status(200).assert_empty().header("content-length"), "0");
+    assert_eq!(
+        empty
+            .assert_status(200)
+            .assert_empty()
+            .header("content-length"),
+        "0"
+    );
 }
 
 #[tokio::test]
@@ -155,7 +173,11 @@ async fn a_write_without_any_body_sets_the_empty_value() {
             .send(node.http())
             .await
             .assert_status(200);
-        node.api().get(&target).await.assert_status(200).assert_empty();
+        node.api()
+            .get(&target)
+            .await
+            .assert_status(200)
+            .assert_empty();
     }
 }
 

@@ -2,7 +2,7 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use cloudkv_cluster_tests::{HttpResponse, ApiClient, Bucket, SharedNode};
+use cloudkv_cluster_tests::{ApiClient, Bucket, HttpResponse, SharedNode};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream;
@@ -14,7 +14,11 @@ const KEY_LIMIT: usize = 10_000;
 const WRITERS: usize = 64;
 
 /// Writes keys `k<number>`, [`WRITERS`] at a time; returns the answers in any order.
-async fn write_keys(api: &ApiClient, bucket: &Bucket, numbers: std::ops::Range<usize>) -> Vec<HttpResponse> {
+async fn write_keys(
+    api: &ApiClient,
+    bucket: &Bucket,
+    numbers: std::ops::Range<usize>,
+) -> Vec<HttpResponse> {
     let puts = numbers.map(|number| {
         api.put(&bucket.key_path(&format!("k{number}")), "v")
             .into_future()
@@ -25,7 +29,9 @@ async fn write_keys(api: &ApiClient, bucket: &Bucket, numbers: std::ops::Range<u
 async fn count(api: &ApiClient, bucket: &Bucket) -> usize {
     let (mut total, mut after) = (0, String::new());
     loop {
-        let page = api.get(&format!("{}?after={after}", bucket.listing_path())).await;
+        let page = api
+            .get(&format!("{}?after={after}", bucket.listing_path()))
+            .await;
         if page.status == 404 {
             return total;
         }
@@ -57,11 +63,7 @@ async fn a_free_bucket_holds_exactly_its_10_000_keys() {
     // A race for the last 100 keys of the quota.
     let answers = write_keys(&api, &bucket, KEY_LIMIT..KEY_LIMIT + 300).await;
     let (written, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|a| a.status == 200);
-    assert_eq!(
-        written.len(),
-        100,
-        "the quota is used up, and not exceeded"
-    );
+    assert_eq!(written.len(), 100, "the quota is used up, and not exceeded");
     refused.iter().for_each(|answer| {
         answer.assert_error(403, "plan_limit");
     });
@@ -77,8 +79,12 @@ async fn a_free_bucket_holds_exactly_its_10_000_keys() {
 async fn full_buckets_take_overwrites_and_deletes(api: &ApiClient, bucket: &Bucket) {
     let new = || api.put(&bucket.key_path("new"), "v").into_future();
     new().await.assert_error(403, "plan_limit");
-    api.get(&bucket.key_path("new")).await.assert_error(404, "not_found");
-    api.put(&bucket.key_path("k1"), "overwritten").await.assert_status(200);
+    api.get(&bucket.key_path("new"))
+        .await
+        .assert_error(404, "not_found");
+    api.put(&bucket.key_path("k1"), "overwritten")
+        .await
+        .assert_status(200);
     assert_eq!(api.get(&bucket.key_path("k1")).await.text(), "overwritten");
     api.delete(&bucket.key_path("k2")).await.assert_status(200);
     new().await.assert_status(200);
@@ -86,7 +92,9 @@ async fn full_buckets_take_overwrites_and_deletes(api: &ApiClient, bucket: &Buck
         .await
         .assert_error(403, "plan_limit");
     api.delete(&bucket.key_path("new")).await.assert_status(200);
-    api.put(&bucket.key_path("k2"), "v").await.assert_status(200);
+    api.put(&bucket.key_path("k2"), "v")
+        .await
+        .assert_status(200);
 }
 
 /// A delete frees quota for another key at once, whichever shards the two keys are in.
@@ -107,12 +115,16 @@ async fn freed_quota_can_be_used_again(api: &ApiClient, bucket: &Bucket) {
 
 async fn a_larger_plan_takes_more_and_a_downgrade_is_refused(api: &ApiClient, bucket: &Bucket) {
     change_plan(api, bucket, "pro").await.assert_status(200);
-    api.put(&bucket.key_path("one-more"), "v").await.assert_status(200);
+    api.put(&bucket.key_path("one-more"), "v")
+        .await
+        .assert_status(200);
     change_plan(api, bucket, "free")
         .await
         .assert_error(409, "exceeds_plan");
     assert_eq!(api.bucket_summary(bucket).await["plan"], "pro");
-    api.delete(&bucket.key_path("one-more")).await.assert_status(200);
+    api.delete(&bucket.key_path("one-more"))
+        .await
+        .assert_status(200);
     change_plan(api, bucket, "free").await.assert_status(200);
     api.put(&bucket.key_path("one-more"), "v")
         .await
@@ -132,7 +144,9 @@ async fn an_expired_key_frees_quota() {
     api.put(&bucket.key_path("new"), "v")
         .await
         .assert_error(403, "plan_limit");
-    api.put(&bucket.key_path("passing?ttl=1"), "v").await.assert_status(200);
+    api.put(&bucket.key_path("passing?ttl=1"), "v")
+        .await
+        .assert_status(200);
     let timeout = std::time::Duration::from_secs(30);
     cloudkv_cluster_tests::eventually("the expired key's quota is free", timeout, async || {
         let answer = api.put(&bucket.key_path("new"), "v").await;

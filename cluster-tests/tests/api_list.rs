@@ -2,7 +2,7 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use cloudkv_cluster_tests::{HttpResponse, ApiClient, Bucket, RawRequest, SharedNode};
+use cloudkv_cluster_tests::{ApiClient, Bucket, HttpResponse, RawRequest, SharedNode};
 use futures_util::StreamExt;
 use futures_util::stream;
 use serde_json::Value;
@@ -78,7 +78,9 @@ async fn a_prefix_selects_keys_by_their_first_bytes() {
         ("%25", &["%"]),
     ];
     for (prefix, expected) in cases {
-        let list = api.get(&format!("{}?prefix={prefix}", bucket.listing_path())).await;
+        let list = api
+            .get(&format!("{}?prefix={prefix}", bucket.listing_path()))
+            .await;
         assert_eq!(list.assert_status(200).lines(), expected, "prefix={prefix}");
     }
     let all = api.get(&format!("{}?prefix=", bucket.listing_path())).await;
@@ -90,16 +92,24 @@ async fn a_list_without_hits_is_not_found() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.create_bucket().await;
-    api.get(&bucket.listing_path()).await.assert_error(404, "not_found");
+    api.get(&bucket.listing_path())
+        .await
+        .assert_error(404, "not_found");
     api.put(&bucket.key_path("k"), "v").await.assert_status(200);
-    let list = |query: &str| api.get(&format!("{}{query}", bucket.listing_path())).into_future();
+    let list = |query: &str| {
+        api.get(&format!("{}{query}", bucket.listing_path()))
+            .into_future()
+    };
     list("?prefix=x").await.assert_error(404, "not_found");
     list("?prefix=kk").await.assert_error(404, "not_found");
     list("?after=k").await.assert_error(404, "not_found");
     api.head(&format!("{}?prefix=x", bucket.listing_path()))
         .await
         .assert_status(404);
-    api.head(&bucket.listing_path()).await.assert_status(200).assert_empty();
+    api.head(&bucket.listing_path())
+        .await
+        .assert_status(200)
+        .assert_empty();
     let json = api
         .get(&format!("{}?prefix=x", bucket.listing_path()))
         .header("accept", "application/json");
@@ -140,7 +150,10 @@ async fn pages_visit_every_key_once() {
         .lines();
     assert_eq!(first_three, names[..3]);
     let between = api
-        .get(&format!("{}?prefix=p/&limit=2&after=p/5", bucket.listing_path()))
+        .get(&format!(
+            "{}?prefix=p/&limit=2&after=p/5",
+            bucket.listing_path()
+        ))
         .await
         .lines();
     let position = names.partition_point(|name| name.as_str() <= "p/5");
@@ -156,7 +169,9 @@ async fn list_pages(api: &ApiClient, bucket: &Bucket, query: &str) -> Vec<Vec<St
     let mut pages: Vec<Vec<String>> = vec![];
     let mut after = String::new();
     loop {
-        let page = api.get(&format!("{}{query}{after}", bucket.listing_path())).await;
+        let page = api
+            .get(&format!("{}{query}{after}", bucket.listing_path()))
+            .await;
         if page.status == 404 {
             return pages;
         }
@@ -174,14 +189,18 @@ async fn wrong_limits_are_refused_or_reduced() {
     let bucket = api.create_bucket().await;
     api.put(&bucket.key_path("k"), "v").await.assert_status(200);
     for limit in ["abc", "-1", "1.5"] {
-        let list = api.get(&format!("{}?limit={limit}", bucket.listing_path())).await;
+        let list = api
+            .get(&format!("{}?limit={limit}", bucket.listing_path()))
+            .await;
         list.assert_error(400, "invalid_parameter");
     }
     for query in ["limit=1&limit=2", "prefix=a&prefix=b", "after=a&after=b"] {
         let list = api.get(&format!("{}?{query}", bucket.listing_path())).await;
         list.assert_error(400, "invalid_parameter");
     }
-    let large = api.get(&format!("{}?limit=100000", bucket.listing_path())).await;
+    let large = api
+        .get(&format!("{}?limit=100000", bucket.listing_path()))
+        .await;
     assert!(matches!(large.status, 200 | 400), "{large:?}");
 }
 
@@ -194,13 +213,18 @@ async fn the_json_form_has_size_version_and_expiry() {
     api.put(&bucket.key_path("b%0"), "")
         .await
         .assert_error(400, "invalid_path");
-    api.put(&bucket.key_path("b?ttl=1h"), "").await.assert_status(200);
+    api.put(&bucket.key_path("b?ttl=1h"), "")
+        .await
+        .assert_status(200);
     for accept in [
         "application/json",
         "text/plain;q=0.5, application/json",
         "application/json, */*;q=0.1",
     ] {
-        let list = api.get(&bucket.listing_path()).header("accept", accept).await;
+        let list = api
+            .get(&bucket.listing_path())
+            .header("accept", accept)
+            .await;
         assert_eq!(
             list.assert_status(200).header("content-type"),
             "application/json; charset=utf-8"
@@ -238,7 +262,10 @@ async fn the_json_form_has_size_version_and_expiry() {
         "text/plain",
         "text/html, application/json;q=0.1, text/plain",
     ] {
-        let list = api.get(&bucket.listing_path()).header("accept", accept).await;
+        let list = api
+            .get(&bucket.listing_path())
+            .header("accept", accept)
+            .await;
         assert_eq!(list.assert_status(200).lines(), ["a", "b"], "{accept}");
     }
 }
@@ -251,7 +278,9 @@ async fn a_list_shows_the_writes_acknowledged_before_it() {
     let mut expected = vec![];
     for number in 0..40 {
         let name = format!("{number:02}");
-        api.put(&bucket.key_path(&name), "v").await.assert_status(200);
+        api.put(&bucket.key_path(&name), "v")
+            .await
+            .assert_status(200);
         expected.push(name);
         assert_eq!(api.get(&bucket.listing_path()).await.lines(), expected);
     }
@@ -268,19 +297,33 @@ async fn buckets_do_not_see_each_others_keys() {
     let node = NODE.lease().await;
     let api = node.api();
     let (one, other) = (api.create_bucket().await, api.create_bucket().await);
-    api.put(&one.key_path("k"), "of one").await.assert_status(200);
-    api.get(&other.key_path("k")).await.assert_error(404, "not_found");
-    api.get(&other.listing_path()).await.assert_error(404, "not_found");
-    api.put(&other.key_path("k"), "of the other").await.assert_status(200);
+    api.put(&one.key_path("k"), "of one")
+        .await
+        .assert_status(200);
+    api.get(&other.key_path("k"))
+        .await
+        .assert_error(404, "not_found");
+    api.get(&other.listing_path())
+        .await
+        .assert_error(404, "not_found");
+    api.put(&other.key_path("k"), "of the other")
+        .await
+        .assert_status(200);
     api.delete(&other.key_path("k")).await.assert_status(200);
-    assert_eq!(api.get(&one.key_path("k")).await.assert_status(200).text(), "of one");
+    assert_eq!(
+        api.get(&one.key_path("k")).await.assert_status(200).text(),
+        "of one"
+    );
 }
 
 #[tokio::test]
 async fn broken_queries_are_refused() {
     let node = NODE.lease().await;
     let bucket = node.api().create_bucket().await;
-    node.api().put(&bucket.key_path("k"), "v").await.assert_status(200);
+    node.api()
+        .put(&bucket.key_path("k"), "v")
+        .await
+        .assert_status(200);
     for query in ["prefix=%ff", "after=%ff"] {
         let target = format!("{}?{query}", bucket.listing_path());
         let answer = RawRequest::new("GET", &target).send(node.http()).await;

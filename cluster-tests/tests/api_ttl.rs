@@ -50,7 +50,9 @@ async fn every_form_of_a_ttl_is_accepted() {
     ];
     for (ttl, seconds) in forms {
         let before = SystemTime::now();
-        let put = api.put(&bucket.key_path(&format!("{ttl}?ttl={ttl}")), "v").await;
+        let put = api
+            .put(&bucket.key_path(&format!("{ttl}?ttl={ttl}")), "v")
+            .await;
         let after = SystemTime::now();
         let get = api.get(&bucket.key_path(ttl)).await;
         let (ttl_time, bound) = (Duration::from_secs(seconds), CLOCK_BOUND);
@@ -104,7 +106,9 @@ async fn a_broken_ttl_is_refused_and_nothing_is_written() {
         assert_eq!(answer.status, 400, "ttl={ttl}: {answer:?}");
         answer.assert_error(400, "invalid_ttl");
     }
-    api.get(&bucket.key_path("k")).await.assert_error(404, "not_found");
+    api.get(&bucket.key_path("k"))
+        .await
+        .assert_error(404, "not_found");
 }
 
 #[tokio::test]
@@ -187,11 +191,18 @@ async fn a_write_without_a_ttl_clears_it_and_one_with_a_ttl_sets_it_anew() {
     assert_eq!(cleared.assert_status(200).find_header("expires"), None);
     assert_eq!(cleared.text(), "for ever");
     assert_eq!(
-        api.get(&bucket.key_path("longer")).await.assert_status(200).text(),
+        api.get(&bucket.key_path("longer"))
+            .await
+            .assert_status(200)
+            .text(),
         "longer"
     );
-    api.delete(&bucket.key_path("longer")).await.assert_status(200);
-    api.put(&bucket.key_path("longer"), "new").await.assert_status(200);
+    api.delete(&bucket.key_path("longer"))
+        .await
+        .assert_status(200);
+    api.put(&bucket.key_path("longer"), "new")
+        .await
+        .assert_status(200);
     assert_eq!(
         expires_at(&api, &bucket, "longer").await,
         None,
@@ -205,7 +216,9 @@ async fn an_expired_key_is_neither_listed_nor_counted() {
     let api = node.api();
     let bucket = api.create_bucket().await;
     for name in ["a", "b?ttl=1s", "c", "d?ttl=1"] {
-        api.put(&bucket.key_path(name), "v").await.assert_status(200);
+        api.put(&bucket.key_path(name), "v")
+            .await
+            .assert_status(200);
     }
     wait_expired(&api, &bucket.key_path("b")).await;
     wait_expired(&api, &bucket.key_path("d")).await;

@@ -38,7 +38,10 @@ async fn a_value_has_up_to_the_plans_limit() {
             for target in [&target, &chunked] {
                 let get = api.get(target).await;
                 assert_eq!(get.status, if status == 200 { 200 } else { 404 });
-                assert!(status != 200 || get.body == value, "{size} bytes are returned");
+                assert!(
+                    status != 200 || get.body == value,
+                    "{size} bytes are returned"
+                );
             }
         }
     }
@@ -49,9 +52,13 @@ async fn a_refused_value_leaves_the_old_one() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.create_bucket().await;
-    api.put(&bucket.key_path("k"), "old").await.assert_status(200);
+    api.put(&bucket.key_path("k"), "old")
+        .await
+        .assert_status(200);
     let put = RawRequest::new("PUT", &bucket.key_path("k")).parse_body(&vec![b'x'; 5000]);
-    put.send(node.http()).await.assert_error(413, "value_too_large");
+    put.send(node.http())
+        .await
+        .assert_error(413, "value_too_large");
     assert_eq!(api.get(&bucket.key_path("k")).await.text(), "old");
 }
 
@@ -60,7 +67,8 @@ async fn a_length_beyond_the_limit_is_refused_before_the_body_comes() {
     let node = NODE.lease().await;
     let bucket = node.api().create_bucket().await;
     for length in ["4097", "1073741824", "9223372036854775807"] {
-        let request = RawRequest::new("PUT", &bucket.key_path("k")).header("Content-Length", length);
+        let request =
+            RawRequest::new("PUT", &bucket.key_path("k")).header("Content-Length", length);
         let answer = request.send(node.http()).await;
         answer.assert_error(413, "value_too_large");
         assert!(answer.elapsed < EARLY_ANSWER_TIMEOUT, "{answer:?}");
@@ -72,7 +80,8 @@ async fn a_chunked_body_is_refused_once_it_passes_the_limit() {
     let node = NODE.lease().await;
     let bucket = node.api().create_bucket().await;
     let mut connection = RawConnection::open(node.http()).await;
-    let request = RawRequest::new("PUT", &bucket.key_path("k")).header("Transfer-Encoding", "chunked");
+    let request =
+        RawRequest::new("PUT", &bucket.key_path("k")).header("Transfer-Encoding", "chunked");
     connection.write(&request.bytes()).await;
     connection.write(&encode_chunk(&[b'x'; 4000])).await;
     connection.write(&encode_chunk(&[b'x'; 97])).await;
@@ -142,7 +151,9 @@ async fn a_truncated_body_is_not_stored() {
     let node = NODE.lease().await;
     let api = node.api();
     let bucket = api.create_bucket().await;
-    api.put(&bucket.key_path("k"), "whole").await.assert_status(200);
+    api.put(&bucket.key_path("k"), "whole")
+        .await
+        .assert_status(200);
     let put = || RawRequest::new("PUT", &bucket.key_path("k"));
     let cut = [
         put().header("Content-Length", "10").raw_body(b"half"),

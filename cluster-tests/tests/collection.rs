@@ -8,7 +8,7 @@
 
 use cloudkv_cluster_tests::postman::{Collection, Environment, Example, Item, Statement};
 use cloudkv_cluster_tests::postman::{parse, send};
-use cloudkv_cluster_tests::{HttpResponse, ApiClient, Node, SharedNode};
+use cloudkv_cluster_tests::{ApiClient, HttpResponse, Node, SharedNode};
 
 const COLLECTION: &str = include_str!("../data/cloudkv.postman_collection.json");
 const CREATE_BUCKET: &str = "Buckets/Create Bucket";
@@ -97,7 +97,9 @@ fn check_script(name: &str, item: &Item, answer: &HttpResponse, environment: &mu
         let outcome = statement.run(answer, environment);
         match contradiction {
             Some(Contradiction {
-                reason, replacement, ..
+                reason,
+                replacement,
+                ..
             }) if matches!(statement, Statement::BodyEquals(_)) => {
                 assert!(
                     outcome.is_err(),
@@ -174,7 +176,10 @@ async fn the_modify_request_sets_the_comment_although_its_header_contradicts_its
     )
     .await;
     let comment = "This is a comment to describe what's in my bucket";
-    assert_eq!(answer.assert_status(200).json()["buckets"][0]["comment"], comment);
+    assert_eq!(
+        answer.assert_status(200).json()["buckets"][0]["comment"],
+        comment
+    );
 }
 
 #[tokio::test]

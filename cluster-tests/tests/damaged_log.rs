@@ -29,7 +29,8 @@ fn damage(data_dir: &Path, offset: u64) {
     let has_number = |path: &PathBuf| {
         let mut number = [0; 8];
         let file = File::open(path).unwrap();
-        file.read_exact_at(&mut number, SEGMENT_NUMBER_OFFSET).unwrap();
+        file.read_exact_at(&mut number, SEGMENT_NUMBER_OFFSET)
+            .unwrap();
         u64::from_be_bytes(number) == segment
     };
     let path = files.map(|entry| entry.unwrap().path()).find(has_number);
@@ -63,7 +64,10 @@ async fn expect_refusal(node: &Node) -> StartupFailure {
     let refusal = run_to_exit(NodeOptions::default().command(&node.data_dir())).await;
     assert_eq!(refusal.code, Some(1), "{refusal:?}");
     let advises_removal = refusal.message.contains("remove the data directory, start");
-    assert!(!advises_removal, "it advises to remove the only copy: {refusal:?}");
+    assert!(
+        !advises_removal,
+        "it advises to remove the only copy: {refusal:?}"
+    );
     refusal
 }
 
@@ -117,5 +121,8 @@ async fn a_log_without_an_identity_is_refused() {
     assert!(!identity.exists(), "a refusal creates no identity");
     fs::write(&identity, kept).unwrap();
     node.restart().await;
-    node.api().get(&bucket.key_path("k0")).await.assert_status(200);
+    node.api()
+        .get(&bucket.key_path("k0"))
+        .await
+        .assert_status(200);
 }

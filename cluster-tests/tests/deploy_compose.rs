@@ -249,10 +249,14 @@ async fn three_regions_of_containers_serve_through_a_router() {
     let path = bucket.key_path("k");
     regions.put(0, &path, "hello").await;
     for region in ["eu-west-3", "eu-west-1", "us-east-1"] {
-        eventually(&format!("{region} has the key"), STATE_TIMEOUT, async || {
-            let (status, text) = get_from_region(&router, region, &path).await?;
-            (status == 200 && text == "hello").then_some(())
-        })
+        eventually(
+            &format!("{region} has the key"),
+            STATE_TIMEOUT,
+            async || {
+                let (status, text) = get_from_region(&router, region, &path).await?;
+                (status == 200 && text == "hello").then_some(())
+            },
+        )
         .await;
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cloudkv_cluster_tests::harness::prometheus::sample_names;
 use cloudkv_cluster_tests::harness::{node_command, router_command};
-use cloudkv_cluster_tests::region::{RegionOptions, MultiRegionCluster};
+use cloudkv_cluster_tests::region::{MultiRegionCluster, RegionOptions};
 use cloudkv_cluster_tests::{ApiClient, Router, eventually};
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -77,12 +77,14 @@ async fn every_metric_of_rules_and_dashboards_exists() {
     }
     eventually("all metrics are exported", STATE_TIMEOUT, async || {
         let nodes = region.running().into_iter();
-        let mut programs: Vec<ApiClient> = nodes.map(|seat| region.nodes[seat].admin_api()).collect();
+        let mut programs: Vec<ApiClient> =
+            nodes.map(|seat| region.nodes[seat].admin_api()).collect();
         programs.push(router.admin_api());
         let mut exported = BTreeSet::new();
         for program in programs {
             let page = program.get("/metrics").unchecked().await;
-            exported.extend(sample_names(page.assert_status(200).text()).expect("a page of metrics"));
+            exported
+                .extend(sample_names(page.assert_status(200).text()).expect("a page of metrics"));
         }
         let missing = |names: &BTreeSet<String>| {
             let missing: Vec<String> = names.difference(&exported).cloned().collect();

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use cloudkv_cluster_tests::region::{Region, RegionOptions, StartMode};
-use cloudkv_cluster_tests::{HttpResponse, Bucket, SmallDisk, eventually};
+use cloudkv_cluster_tests::{Bucket, HttpResponse, SmallDisk, eventually};
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Size of each small disk, in MiB.
@@ -75,7 +75,11 @@ async fn wait_put(region: &Region, seat: usize, bucket: &Bucket, status: u16) ->
     let what = format!("a PUT through node {seat} is answered {status}");
     let api = region.api(seat);
     eventually(&what, STATE_TIMEOUT, async || {
-        let put = api.put(&bucket.key_path("probe"), "v").try_send().await.ok()?;
+        let put = api
+            .put(&bucket.key_path("probe"), "v")
+            .try_send()
+            .await
+            .ok()?;
         (put.status == status).then_some(put)
     })
     .await
@@ -86,7 +90,10 @@ async fn a_single_node_whose_disk_fills_up_reads_and_deletes_and_takes_writes_ag
     let Some((disks, mut region)) = start(1, 1).await else {
         return;
     };
-    let bucket = region.api(0).create_bucket_with(&[("plan", "business")]).await;
+    let bucket = region
+        .api(0)
+        .create_bucket_with(&[("plan", "business")])
+        .await;
     disks[0].fill_until_free(LOW_WATER_MIB + 12);
     let (refused, written) = fill(&region, 0, &bucket).await;
     refused.assert_error(507, "disk_full");
@@ -100,7 +107,10 @@ async fn a_single_node_whose_disk_fills_up_reads_and_deletes_and_takes_writes_ag
         }
         let api = region.api(0);
         let kept = bucket.key_path(&format!("k{}", written - 1));
-        assert_eq!(api.get(&kept).await.assert_status(200).body.len(), VALUE_BYTES);
+        assert_eq!(
+            api.get(&kept).await.assert_status(200).body.len(),
+            VALUE_BYTES
+        );
         api.get(&bucket.listing_path()).await.assert_status(200);
         let deleted = bucket.key_path(&format!("k{}", usize::from(restarted)));
         api.delete(&deleted).await.assert_status(200);
@@ -119,7 +129,11 @@ async fn a_single_node_whose_disk_fills_up_reads_and_deletes_and_takes_writes_ag
         delete().await.filter(|answer| answer.status == 507)
     });
     refused.await.assert_error(507, "disk_full");
-    region.api(0).get(&bucket.key_path("k2")).await.assert_status(200);
+    region
+        .api(0)
+        .get(&bucket.key_path("k2"))
+        .await
+        .assert_status(200);
     disks[0].remove_ballast();
     wait_put(&region, 0, &bucket, 200).await;
     wait_disk(&region, 0, "ample").await;
@@ -132,7 +146,10 @@ async fn nodes_whose_disks_fill_up_hand_over_and_catch_up() {
     let Some((disks, region)) = start(3, 2).await else {
         return;
     };
-    let bucket = region.api(0).create_bucket_with(&[("plan", "business")]).await;
+    let bucket = region
+        .api(0)
+        .create_bucket_with(&[("plan", "business")])
+        .await;
     // One of three: the others lead, and it serves by forwarding to them.
     disks[0].fill_until_free(LOW_WATER_MIB / 2);
     wait_disk(&region, 0, "low").await;
@@ -146,7 +163,9 @@ async fn nodes_whose_disks_fill_up_hand_over_and_catch_up() {
     )
     .await;
     let api = region.api(0);
-    api.put(&bucket.key_path("k"), "one is low").await.assert_status(200);
+    api.put(&bucket.key_path("k"), "one is low")
+        .await
+        .assert_status(200);
     // It stops taking entries before its disk is full, and keeps running.
     disks[0].fill_until_free(8);
     wait_disk(&region, 0, "exhausted").await;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cloudkv_cluster_tests::{ApiClient, Bucket, RawConnection, RawOutcome, Node, RawRequest, eventually};
+use cloudkv_cluster_tests::{
+    ApiClient, Bucket, Node, RawConnection, RawOutcome, RawRequest, eventually,
+};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream;
@@ -195,7 +197,8 @@ async fn write_through_a_stop(
         };
         loop {
             let name = format!("c{number}/{}", outcomes.len());
-            let request = RawRequest::new("PUT", &bucket.key_path(&name)).parse_body(name.as_bytes());
+            let request =
+                RawRequest::new("PUT", &bucket.key_path(&name)).parse_body(name.as_bytes());
             match connection.send(&request).await {
                 RawOutcome::Response(answer) if answer.status == 200 => {
                     outcomes.push((name, Outcome::Acknowledged));

@@ -17,7 +17,10 @@ async fn a_data_directory_is_locked_by_one_process() {
     assert!(second.code.is_some_and(|code| code != 0), "{second:?}");
     second.assert_mentions(&[directory.to_str().expect("a path of UTF-8")]);
     // The first one goes on, and its addresses stay.
-    node.api().put(&bucket.key_path("k"), "v").await.assert_status(200);
+    node.api()
+        .put(&bucket.key_path("k"), "v")
+        .await
+        .assert_status(200);
     let written = std::fs::read_to_string(directory.join("addresses.json")).unwrap();
     assert!(written.contains(&node.http().to_string()), "{written}");
 }
@@ -26,7 +29,10 @@ async fn a_data_directory_is_locked_by_one_process() {
 async fn the_number_of_shards_of_a_directory_is_fixed() {
     let mut node = Node::start().await;
     let bucket = node.api().create_bucket().await;
-    node.api().put(&bucket.key_path("k"), "v").await.assert_status(200);
+    node.api()
+        .put(&bucket.key_path("k"), "v")
+        .await
+        .assert_status(200);
     node.terminate().await;
     let changed = NodeOptions {
         shards: Some(4),
@@ -37,7 +43,11 @@ async fn the_number_of_shards_of_a_directory_is_fixed() {
     refusal.assert_mentions(&["4", "8", "shards"]);
     node.restart().await;
     assert_eq!(
-        node.api().get(&bucket.key_path("k")).await.assert_status(200).text(),
+        node.api()
+            .get(&bucket.key_path("k"))
+            .await
+            .assert_status(200)
+            .text(),
         "v"
     );
 }
@@ -60,7 +70,9 @@ async fn keys_with_their_types_times_and_deletes_survive_a_crash_and_a_stop() {
     ] {
         put(name).await.assert_status(200);
     }
-    api.delete(&bucket.key_path("deleted")).await.assert_status(200);
+    api.delete(&bucket.key_path("deleted"))
+        .await
+        .assert_status(200);
     let kept = api.get(&bucket.key_path("kept")).await;
     let hour = api.get(&bucket.key_path("for-an-hour")).await;
     let both_expired = SystemTime::now() + Duration::from_millis(2300);
@@ -78,7 +90,9 @@ async fn keys_with_their_types_times_and_deletes_survive_a_crash_and_a_stop() {
         node.restart().await;
         let api = node.api();
         for name in ["deleted", "for-a-second", "for-two-s"] {
-            api.get(&bucket.key_path(name)).await.assert_error(404, "not_found");
+            api.get(&bucket.key_path(name))
+                .await
+                .assert_error(404, "not_found");
         }
         for (name, before) in [("kept", &kept), ("for-an-hour", &hour)] {
             let after = api.get(&bucket.key_path(name)).await;
@@ -128,15 +142,22 @@ async fn buckets_and_accounts_survive_a_crash_and_a_stop() {
         node.restart().await;
         let api = node.api();
         assert_eq!(descriptions(&api, &first.account).await, before);
-        api.get(&second.key_path("k")).await.assert_error(401, "unauthorized");
+        api.get(&second.key_path("k"))
+            .await
+            .assert_error(401, "unauthorized");
         let get = api.get(&second.key_path("k")).api_key(&first.account).await;
         get.assert_error(404, "not_found");
         api.put(&deleted.key_path("k"), "v")
             .await
             .assert_error(404, "unknown_bucket");
-        let newest = api.create_bucket_for(&first.account, &[("plan", "pro")]).await;
+        let newest = api
+            .create_bucket_for(&first.account, &[("plan", "pro")])
+            .await;
         let path = format!("{}?confirm=0", newest.path());
-        api.delete(&path).api_key(&first.account).await.assert_status(200);
+        api.delete(&path)
+            .api_key(&first.account)
+            .await
+            .assert_status(200);
     }
 }
 

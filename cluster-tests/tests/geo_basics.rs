@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use cloudkv_cluster_tests::region::MultiRegionCluster;
-use cloudkv_cluster_tests::{HttpResponse, ApiClient, eventually};
+use cloudkv_cluster_tests::{ApiClient, HttpResponse, eventually};
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -71,7 +71,11 @@ async fn partitioned_regions_serve_and_then_converge() {
     let bucket = world.api(0).create_bucket().await;
     for key in 0..40 {
         let path = bucket.key_path(&format!("k{key}"));
-        world.api(key % 2).put(&path, "before").await.assert_status(200);
+        world
+            .api(key % 2)
+            .put(&path, "before")
+            .await
+            .assert_status(200);
     }
     world.wait_bucket_converged(&bucket).await;
     world.isolate_region(1);
@@ -113,7 +117,11 @@ async fn a_region_joins_while_the_others_take_writes() {
     let bucket = world.api(0).create_bucket().await;
     for key in 0..200 {
         let path = bucket.key_path(&format!("old{key}"));
-        world.api(key % 2).put(&path, "old").await.assert_status(200);
+        world
+            .api(key % 2)
+            .put(&path, "old")
+            .await
+            .assert_status(200);
     }
     for key in 0..20 {
         world
@@ -126,7 +134,11 @@ async fn a_region_joins_while_the_others_take_writes() {
     let mut written = 0;
     while !world.is_ready(2).await {
         let path = bucket.key_path(&format!("new{written}"));
-        world.api(written % 2).put(&path, "new").await.assert_status(200);
+        world
+            .api(written % 2)
+            .put(&path, "new")
+            .await
+            .assert_status(200);
         written += 1;
     }
     let path = bucket.key_path("from-the-new-region");
@@ -179,7 +191,11 @@ async fn a_region_that_was_down_catches_up_and_no_deleted_key_reappears() {
 async fn a_deleted_bucket_is_unknown_in_all_regions() {
     let world = MultiRegionCluster::start(&["eu", "us"], 1, 2).await;
     let bucket = world.api(0).create_bucket().await;
-    world.api(0).put(&bucket.key_path("k"), "v").await.assert_status(200);
+    world
+        .api(0)
+        .put(&bucket.key_path("k"), "v")
+        .await
+        .assert_status(200);
     wait_value(&world, 1, &bucket.key_path("k"), Some("v")).await;
     let path = format!("{}?confirm=1", bucket.path());
     world
@@ -199,7 +215,12 @@ async fn a_deleted_bucket_is_unknown_in_all_regions() {
 }
 
 /// Reads with a session token, and retries while the region is behind.
-async fn get_since(world: &MultiRegionCluster, seat: usize, path: &str, token: &str) -> HttpResponse {
+async fn get_since(
+    world: &MultiRegionCluster,
+    seat: usize,
+    path: &str,
+    token: &str,
+) -> HttpResponse {
     eventually("the region isn't behind", STATE_TIMEOUT, async || {
         let got = world.api(seat).get(path);
         let got = got.header("x-cloudkv-min-version", token).await;
@@ -249,7 +270,11 @@ async fn a_session_that_saw_a_delete_does_not_see_the_key_elsewhere() {
     assert_eq!(never.header("x-cloudkv-version"), token);
     let existing = bucket.key_path("existing");
     world.api(0).put(&existing, "v").await.assert_status(200);
-    let failed = world.api(0).get(&existing).header("if-match", "\"x\"").await;
+    let failed = world
+        .api(0)
+        .get(&existing)
+        .header("if-match", "\"x\"")
+        .await;
     failed.assert_error(412, "precondition_failed");
     assert!(failed.find_header("x-cloudkv-version").is_some());
 }
@@ -270,7 +295,10 @@ async fn a_session_token_shows_a_client_its_own_writes_in_any_region() {
         } else {
             put.await
         };
-        token = put.assert_status(200).header("x-cloudkv-version").to_owned();
+        token = put
+            .assert_status(200)
+            .header("x-cloudkv-version")
+            .to_owned();
         let got = get_since(&world, (round + 1) % 2, &path, &token).await;
         assert_eq!(got.text(), value);
         token = got.header("x-cloudkv-version").to_owned();
@@ -288,7 +316,10 @@ async fn a_session_token_shows_a_client_its_own_writes_in_any_region() {
     world.isolate_region(1);
     let path = bucket.key_path("k0");
     let put = world.api(0).put(&path, "cut off").await;
-    let token = put.assert_status(200).header("x-cloudkv-version").to_owned();
+    let token = put
+        .assert_status(200)
+        .header("x-cloudkv-version")
+        .to_owned();
     let got = world.api(1).get(&path);
     let got = got.header("x-cloudkv-min-version", &token).await;
     got.assert_error(503, "behind");

@@ -49,12 +49,18 @@ async fn changes_from_a_fast_clock_are_delayed_and_not_lost() {
         version.time > now() + CLOCK_BOUND_NANOS,
         "the clock is ahead: {version}"
     );
-    eventually("the change is delayed, and counted", STATE_TIMEOUT, async || {
-        (merges_delayed(&world, 0).await > 0.0).then_some(())
-    })
+    eventually(
+        "the change is delayed, and counted",
+        STATE_TIMEOUT,
+        async || (merges_delayed(&world, 0).await > 0.0).then_some(()),
+    )
     .await;
     // In the other direction nothing is delayed.
-    world.api(0).put(&other, "meanwhile").await.assert_status(200);
+    world
+        .api(0)
+        .put(&other, "meanwhile")
+        .await
+        .assert_status(200);
     eventually("us has what eu writes", STATE_TIMEOUT, async || {
         let got = world.api(1).get(&other).await;
         (got.status == 200 && got.text() == "meanwhile").then_some(())
@@ -68,7 +74,10 @@ async fn changes_from_a_fast_clock_are_delayed_and_not_lost() {
         }
     })
     .await;
-    assert!(now() + CLOCK_BOUND_NANOS >= version.time, "the change was merged too early");
+    assert!(
+        now() + CLOCK_BOUND_NANOS >= version.time,
+        "the change was merged too early"
+    );
     let all = world.wait_bucket_converged(&bucket).await;
     assert_eq!(all["ahead"].1, b"from the future");
     world.wait_no_retained_changes().await;
@@ -97,16 +106,20 @@ async fn a_region_of_one_node_that_restarts_with_a_wrong_clock_writes_nothing() 
     world.kill(1);
     world.nodes[1].set_clock(600_000);
     world.restart(1).await;
-    eventually("us knows that its clock is wrong", STATE_TIMEOUT, async || {
-        let status = world.status(1).await?;
-        // It has acknowledged no write before, nor does it now: it doesn't serve at all.
-        let put = world.api(1).put(&key, "w").try_send();
-        if let Ok(Ok(put)) = tokio::time::timeout(Duration::from_secs(1), put).await {
-            assert_ne!(put.status, 200, "{put:?}");
-        }
-        let alive = status.nodes.iter().filter(|node| node.alive).count();
-        (alive >= 2 && !status.clock_ok).then_some(())
-    })
+    eventually(
+        "us knows that its clock is wrong",
+        STATE_TIMEOUT,
+        async || {
+            let status = world.status(1).await?;
+            // It has acknowledged no write before, nor does it now: it doesn't serve at all.
+            let put = world.api(1).put(&key, "w").try_send();
+            if let Ok(Ok(put)) = tokio::time::timeout(Duration::from_secs(1), put).await {
+                assert_ne!(put.status, 200, "{put:?}");
+            }
+            let alive = status.nodes.iter().filter(|node| node.alive).count();
+            (alive >= 2 && !status.clock_ok).then_some(())
+        },
+    )
     .await;
     world.kill(1);
     world.nodes[1].set_clock(0);

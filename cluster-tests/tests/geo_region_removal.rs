@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::region::{RegionOptions, MultiRegionCluster};
+use cloudkv_cluster_tests::region::{MultiRegionCluster, RegionOptions};
 use cloudkv_cluster_tests::{Bucket, eventually};
 use serde_json::Value;
 
@@ -232,11 +232,15 @@ async fn a_removal_needs_a_majority_of_the_metadata_and_resumes_after_crashes() 
     assert!(world.bucket_values(0, &bucket).await.unwrap().is_empty());
     world.kill(2);
     world.kill(1);
-    eventually("the removal is refused for lack of voters", STATE_TIMEOUT, async || {
-        let refused = world.admin(0, &["remove-region", "ap"]).await.unwrap_err();
-        assert!(refused.contains("503"), "{refused}");
-        refused.contains("2 of them are needed").then_some(())
-    })
+    eventually(
+        "the removal is refused for lack of voters",
+        STATE_TIMEOUT,
+        async || {
+            let refused = world.admin(0, &["remove-region", "ap"]).await.unwrap_err();
+            assert!(refused.contains("503"), "{refused}");
+            refused.contains("2 of them are needed").then_some(())
+        },
+    )
     .await;
     world.restart(1).await;
     world.admin_with_retries(1, &["remove-region", "ap"]).await;
@@ -357,7 +361,11 @@ async fn a_region_for_which_too_many_changes_are_retained_is_removed() {
     let value = vec![b'v'; 3000];
     for key in 0..400 {
         let path = bucket.key_path(&format!("k{key}"));
-        world.api(0).put(&path, value.clone()).await.assert_status(200);
+        world
+            .api(0)
+            .put(&path, value.clone())
+            .await
+            .assert_status(200);
         // Only for a while: then the region is removed.
         if stage().await.as_deref() == Some("full") {
             break;

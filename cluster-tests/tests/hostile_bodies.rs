@@ -5,7 +5,8 @@
 use std::net::SocketAddr;
 
 use cloudkv_cluster_tests::{
-    HttpResponse, ApiClient, Bucket, RawConnection, RawOutcome, Node, NodeOptions, RawRequest, TrafficRecorder, Router, encode_chunk,
+    ApiClient, Bucket, HttpResponse, Node, NodeOptions, RawConnection, RawOutcome, RawRequest,
+    Router, TrafficRecorder, encode_chunk,
 };
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -44,7 +45,10 @@ fn refused_requests(bucket: &Bucket) -> Vec<(&'static str, String, u16)> {
 /// Sends a large body with a head that is refused.
 async fn send_large(address: SocketAddr, method: &str, path: &str) -> HttpResponse {
     let request = RawRequest::new(method, path).header("api-key", "0123456789abcdef");
-    request.parse_body(&vec![b'x'; LARGE_BODY_BYTES]).send(address).await
+    request
+        .parse_body(&vec![b'x'; LARGE_BODY_BYTES])
+        .send(address)
+        .await
 }
 
 #[tokio::test]
@@ -65,7 +69,9 @@ async fn refusals_arrive_complete_and_close_the_connection() {
         for (method, path, status) in refused_requests(&bucket) {
             let method = method.parse().unwrap();
             let call = http2.request(method, &path).api_key("0123456789abcdef");
-            call.body(vec![b'x'; LARGE_BODY_BYTES]).await.assert_status(status);
+            call.body(vec![b'x'; LARGE_BODY_BYTES])
+                .await
+                .assert_status(status);
         }
         http2.get("/ping").await.assert_status(200);
     }
@@ -79,7 +85,8 @@ async fn a_short_unread_body_keeps_its_connection() {
         let mut connection = RawConnection::open(address).await;
         for (method, path, _) in refused_requests(&bucket) {
             let request = RawRequest::new(method, &path).header("api-key", "0123456789abcdef");
-            let RawOutcome::Response(answer) = connection.send(&request.parse_body(b"short")).await else {
+            let RawOutcome::Response(answer) = connection.send(&request.parse_body(b"short")).await
+            else {
                 panic!("no answer to {method} {path}")
             };
             assert_eq!(answer.find_header("connection"), None, "{answer:?}");
@@ -108,7 +115,11 @@ async fn others_are_served_while_large_bodies_are_refused() {
             // Neither of them uses the streams for buffered requests.
             let put = RawRequest::new("PUT", &key).chunked(&[value.as_bytes(), b"!"]);
             put.send(address).await.assert_status(200);
-            router.api().get(&bucket.listing_path()).await.assert_status(200);
+            router
+                .api()
+                .get(&bucket.listing_path())
+                .await
+                .assert_status(200);
         }
     };
     let (attacked, ()) = tokio::join!(attack, victim);

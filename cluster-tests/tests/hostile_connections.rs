@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use cloudkv_cluster_tests::{
-    HttpResponse, RawConnection, RawOutcome, H2Event, H2Connection, Node, NodeOptions, RawRequest, Router, PublicEndpoint,
-    eventually,
+    H2Connection, H2Event, HttpResponse, Node, NodeOptions, PublicEndpoint, RawConnection,
+    RawOutcome, RawRequest, Router, eventually,
 };
 use futures_util::future::join_all;
 
@@ -66,7 +66,8 @@ async fn idle_connections_of_one_address_lock_nobody_out() {
 
 #[tokio::test]
 async fn idle_connections_of_one_address_lock_nobody_out_of_a_router() {
-    idle_connections_of_one_address(PublicEndpoint::with_router(&CONNECTION_LIMIT_ARGS).await).await;
+    idle_connections_of_one_address(PublicEndpoint::with_router(&CONNECTION_LIMIT_ARGS).await)
+        .await;
 }
 
 /// Sends a request whose body never ends, until the server has begun to read it; or returns its
@@ -101,7 +102,9 @@ async fn busy_connections_of_one_address(target: PublicEndpoint) {
         match begin_request(ATTACKER, target.http(), OTHER_HEADER).await {
             Ok(connection) => open.push(connection),
             Err(answer) => {
-                answer.assert_error(503, "unavailable").header("retry-after");
+                answer
+                    .assert_error(503, "unavailable")
+                    .header("retry-after");
                 refused += 1;
             }
         }
@@ -117,7 +120,8 @@ async fn busy_connections_of_one_address_lock_nobody_out() {
 
 #[tokio::test]
 async fn busy_connections_of_one_address_lock_nobody_out_of_a_router() {
-    busy_connections_of_one_address(PublicEndpoint::with_router(&CONNECTION_LIMIT_ARGS).await).await;
+    busy_connections_of_one_address(PublicEndpoint::with_router(&CONNECTION_LIMIT_ARGS).await)
+        .await;
 }
 
 /// When many addresses fill a port together, its longest idle connections are closed.
@@ -138,12 +142,14 @@ async fn idle_connections_of_many_addresses(target: PublicEndpoint) {
 
 #[tokio::test]
 async fn idle_connections_of_many_addresses_lock_nobody_out() {
-    idle_connections_of_many_addresses(PublicEndpoint::with_node(&CONNECTION_LIMIT_ARGS).await).await;
+    idle_connections_of_many_addresses(PublicEndpoint::with_node(&CONNECTION_LIMIT_ARGS).await)
+        .await;
 }
 
 #[tokio::test]
 async fn idle_connections_of_many_addresses_lock_nobody_out_of_a_router() {
-    idle_connections_of_many_addresses(PublicEndpoint::with_router(&CONNECTION_LIMIT_ARGS).await).await;
+    idle_connections_of_many_addresses(PublicEndpoint::with_router(&CONNECTION_LIMIT_ARGS).await)
+        .await;
 }
 
 /// The client acknowledges HTTP/2 pings, and sends its own.
@@ -235,10 +241,14 @@ async fn requests_under_way_are_limited_by_address_at_a_router() {
 
 /// Sends more requests at once through a router than the node allows one address.
 async fn assert_router_forwards_many(router: &Router) {
-    eventually("the router is connected to its node", STATE_TIMEOUT, async || {
-        let answer = router.api().get("/buckets").try_send().await.ok()?;
-        (answer.status != 503).then_some(())
-    })
+    eventually(
+        "the router is connected to its node",
+        STATE_TIMEOUT,
+        async || {
+            let answer = router.api().get("/buckets").try_send().await.ok()?;
+            (answer.status != 503).then_some(())
+        },
+    )
     .await;
     let clients = (0..12).map(|number| {
         let from = Ipv4Addr::new(127, 0, 2, number);

@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 
 use cloudkv_cluster_tests::{
-    Bucket, RawConnection, H2Event, H2Connection, RawRequest, PublicEndpoint, resident_bytes,
+    Bucket, H2Connection, H2Event, PublicEndpoint, RawConnection, RawRequest, resident_bytes,
 };
 use std::future::IntoFuture;
 
@@ -72,7 +72,10 @@ async fn fill(target: &PublicEndpoint, bytes: usize, count: usize) -> Bucket {
 
 /// Waits until the server resets a stream that makes no progress, or closes the connection.
 async fn wait_reset(mut connection: H2Connection) -> H2Connection {
-    while !matches!(connection.expect_event().await, H2Event::Reset(_) | H2Event::Closed) {}
+    while !matches!(
+        connection.expect_event().await,
+        H2Event::Reset(_) | H2Event::Closed
+    ) {}
     connection
 }
 
@@ -81,7 +84,10 @@ async fn wait_reset(mut connection: H2Connection) -> H2Connection {
 async fn request_without_reading(target: &PublicEndpoint, path: &str, window: u32, bound: usize) {
     let victim = target.api_from(VICTIM);
     let bucket = target.node.api().create_bucket().await;
-    victim.put(&bucket.key_path("k"), "v").await.assert_status(200);
+    victim
+        .put(&bucket.key_path("k"), "v")
+        .await
+        .assert_status(200);
     let before = resident_bytes(target.pid());
     let attack = (0..CONNECTIONS).map(|_| async {
         let mut connection = H2Connection::open(ATTACKER, target.http(), window).await;
@@ -192,7 +198,9 @@ async fn one_stream_without_progress(target: PublicEndpoint) {
                     assert!(reads > 0, "the other streams were not served");
                     return;
                 }
-                H2Event::Closed | H2Event::GoAway => panic!("the connection ended after {reads} reads"),
+                H2Event::Closed | H2Event::GoAway => {
+                    panic!("the connection ended after {reads} reads")
+                }
                 _ => {}
             }
         }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::region::{Region, MultiRegionCluster};
+use cloudkv_cluster_tests::region::{MultiRegionCluster, Region};
 use cloudkv_cluster_tests::{Node, Router, eventually};
 use serde_json::Value;
 

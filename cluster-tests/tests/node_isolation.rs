@@ -43,7 +43,10 @@ async fn files_are_private_with_any_umask() {
     })
     .await;
     let bucket = node.api().create_bucket().await;
-    node.api().put(&bucket.key_path("k"), "v").await.assert_status(200);
+    node.api()
+        .put(&bucket.key_path("k"), "v")
+        .await
+        .assert_status(200);
     node.terminate().await;
     let all = all_paths(&node.data_dir()).len();
     assert!(all > 8, "too few files: {all}");
@@ -121,9 +124,15 @@ async fn a_node_without_an_rpc_address_opens_no_rpc_port() {
     };
     let mut node = Node::start_with(alone.clone()).await;
     let bucket = node.api().create_bucket().await;
-    node.api().put(&bucket.key_path("k"), "v").await.assert_status(200);
+    node.api()
+        .put(&bucket.key_path("k"), "v")
+        .await
+        .assert_status(200);
     assert_eq!(node.ports().len(), 2);
-    assert_eq!(listening_ports(node.pid()), node.ports().into_iter().collect());
+    assert_eq!(
+        listening_ports(node.pid()),
+        node.ports().into_iter().collect()
+    );
     let log = node.log_text();
     assert!(log.contains("not listening for other nodes and routers: set rpc (--rpc "));
     assert!(
@@ -136,7 +145,10 @@ async fn a_node_without_an_rpc_address_opens_no_rpc_port() {
     node.terminate().await;
     node.restart_with(NodeOptions::default()).await;
     assert_eq!(node.ports().len(), 3);
-    assert_eq!(listening_ports(node.pid()), node.ports().into_iter().collect());
+    assert_eq!(
+        listening_ports(node.pid()),
+        node.ports().into_iter().collect()
+    );
     let router = Router::start(&[node.rpc()]).await;
     assert_eq!(router.api().get(&bucket.key_path("k")).await.text(), "v");
     let log = node.log_text();
@@ -145,7 +157,10 @@ async fn a_node_without_an_rpc_address_opens_no_rpc_port() {
     // Back to no rpc port.
     node.terminate().await;
     node.restart_with(alone).await;
-    assert_eq!(listening_ports(node.pid()), node.ports().into_iter().collect());
+    assert_eq!(
+        listening_ports(node.pid()),
+        node.ports().into_iter().collect()
+    );
     assert_eq!(node.api().get(&bucket.key_path("k")).await.text(), "v");
 }
 
@@ -201,7 +216,10 @@ async fn level_debug_excludes_libraries() {
         };
         let node = Node::start_with(options).await;
         let bucket = node.api().create_bucket().await;
-        node.api().put(&bucket.key_path("k"), "v").await.assert_status(200);
+        node.api()
+            .put(&bucket.key_path("k"), "v")
+            .await
+            .assert_status(200);
         targets(&node.log_text())
     };
     let debug = start("debug").await;

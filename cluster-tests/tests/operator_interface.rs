@@ -19,7 +19,11 @@ const INVALID_SETTINGS_CODE: Option<i32> = Some(2);
 async fn a_running_node_is_healthy_and_ready() {
     let node = NODE.lease().await;
     for path in ["/healthz", "/readyz"] {
-        node.admin_api().get(path).unchecked().await.assert_status(200);
+        node.admin_api()
+            .get(path)
+            .unchecked()
+            .await
+            .assert_status(200);
     }
     node.admin_api()
         .get("/nowhere")
@@ -253,7 +257,9 @@ async fn a_wrong_configuration_file_is_refused() {
             .assert_mentions(words);
     }
     let absent = "/nonexistent/cloudkv.toml";
-    expect_refusal(&["--config", absent], &[]).await.assert_mentions(&[absent]);
+    expect_refusal(&["--config", absent], &[])
+        .await
+        .assert_mentions(&[absent]);
 }
 
 #[tokio::test]

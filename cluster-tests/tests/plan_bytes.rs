@@ -54,28 +54,40 @@ async fn a_bucket_takes_what_fits_and_refuses_what_does_not() {
     full.assert_error(403, "plan_limit");
     assert!(full.text().contains(&bytes.to_string()), "{full:?}");
     // The limit is exact to the byte.
-    api.put(&bucket.key_path("small"), "12345").await.assert_status(200);
-    api.put(&bucket.key_path("x"), "").await.assert_error(403, "plan_limit");
+    api.put(&bucket.key_path("small"), "12345")
+        .await
+        .assert_status(200);
+    api.put(&bucket.key_path("x"), "")
+        .await
+        .assert_error(403, "plan_limit");
 
     // A write that replaces as many bytes always fits; deleted and expired records don't count.
     api.put(&bucket.key_path(&key(0)), value.clone())
         .await
         .assert_status(200);
-    let larger = api.put(&bucket.key_path(&key(0)), value.clone() + "v").await;
+    let larger = api
+        .put(&bucket.key_path(&key(0)), value.clone() + "v")
+        .await;
     larger.assert_error(403, "plan_limit");
-    api.delete(&bucket.key_path(&key(1))).await.assert_status(200);
+    api.delete(&bucket.key_path(&key(1)))
+        .await
+        .assert_status(200);
     let expiring = format!("{}?ttl=1s", bucket.key_path(&key(2)));
     api.put(&expiring, value.clone()).await.assert_status(200);
     api.put(&bucket.key_path(&key(100)), value.clone())
         .await
         .assert_status(200);
-    eventually("the expired value's bytes are free", STATE_TIMEOUT, async || {
-        let put = api
-            .put(&bucket.key_path(&key(101)), value.clone())
-            .unchecked()
-            .await;
-        (put.status == 200).then_some(())
-    })
+    eventually(
+        "the expired value's bytes are free",
+        STATE_TIMEOUT,
+        async || {
+            let put = api
+                .put(&bucket.key_path(&key(101)), value.clone())
+                .unchecked()
+                .await;
+            (put.status == 200).then_some(())
+        },
+    )
     .await;
 
     // A change to a plan with a lower limit is refused; without a limit everything fits.
@@ -86,7 +98,9 @@ async fn a_bucket_takes_what_fits_and_refuses_what_does_not() {
     let change = change.query(&[("plan", "pro")]).await;
     change.assert_error(409, "exceeds_plan");
     set_limits(&node, &json!({ "bytes": 0 })).await;
-    api.put(&bucket.key_path("k99999"), value).await.assert_status(200);
+    api.put(&bucket.key_path("k99999"), value)
+        .await
+        .assert_status(200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,7 +108,9 @@ async fn a_region_keeps_the_limit_within_its_tolerance_under_parallel_load() {
     let region = Region::start().await;
     let bytes = 700 * RECORD_BYTES;
     let flag = format!("--bytes={bytes}");
-    region.admin_with_retries(0, &["plan", "set", "free", &flag]).await;
+    region
+        .admin_with_retries(0, &["plan", "set", "free", &flag])
+        .await;
     region.wait_leaders_balanced().await;
     let bucket = region.api(0).create_bucket().await;
     let written = AtomicU64::new(0);
@@ -120,7 +136,10 @@ async fn a_region_keeps_the_limit_within_its_tolerance_under_parallel_load() {
     });
     join_all(writers).await;
     let written = written.into_inner();
-    assert!(written > bytes - RECORD_BYTES, "refused at {written} of {bytes}");
+    assert!(
+        written > bytes - RECORD_BYTES,
+        "refused at {written} of {bytes}"
+    );
     // A quota lease for each shard, and each writer's request in flight.
     let tolerance = u64::from(region.shards()) * (64 << 10) + 12 * RECORD_BYTES;
     assert!(written <= bytes + tolerance, "{written} of {bytes}");

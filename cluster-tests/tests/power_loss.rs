@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cloudkv_cluster_tests::eventually;
 use cloudkv_cluster_tests::faults::{
-    PowerLoss, DiskFailure, FailingCalls, PowerLossPlan, PowerOptions, run_power,
+    DiskFailure, FailingCalls, PowerLoss, PowerLossPlan, PowerOptions, run_power,
 };
 use cloudkv_cluster_tests::power::{Area, Disk, DiskFaults};
 use cloudkv_cluster_tests::region::{Region, RegionOptions};
@@ -146,16 +146,21 @@ async fn entries_acknowledged_by_a_restarted_follower_survive_a_power_loss() {
     for seat in &followers {
         let disk = region.nodes[*seat].disk();
         let what = format!("node {seat} has written the entry");
-        eventually(&what, STATE_TIMEOUT, async || disk.is_syncing().then_some(())).await;
+        eventually(&what, STATE_TIMEOUT, async || {
+            disk.is_syncing().then_some(())
+        })
+        .await;
     }
     let killed = followers[0];
     region.kill(killed);
     region.nodes[killed].start();
     region.network.set_listening(killed, true);
     let disk = region.nodes[killed].disk();
-    eventually("the write is committed, or synced", STATE_TIMEOUT, async || {
-        (is_read().await || disk.is_syncing()).then_some(())
-    })
+    eventually(
+        "the write is committed, or synced",
+        STATE_TIMEOUT,
+        async || (is_read().await || disk.is_syncing()).then_some(()),
+    )
     .await;
     disk.set_faults(DiskFaults::default());
     eventually("the write is committed", STATE_TIMEOUT, async || {
@@ -198,7 +203,11 @@ async fn a_node_whose_log_cannot_be_synced_exits_and_logs_why() {
     let mut region = start_region(1).await;
     region.expect_errors(&["os error 5"]);
     let bucket = region.api(0).create_bucket().await;
-    region.api(0).put(&bucket.key_path("k"), "v").await.assert_status(200);
+    region
+        .api(0)
+        .put(&bucket.key_path("k"), "v")
+        .await
+        .assert_status(200);
     region.nodes[0].disk().set_faults(DiskFaults {
         syncs_fail: Area::Log,
         ..DiskFaults::default()
@@ -212,7 +221,10 @@ async fn a_node_whose_log_cannot_be_synced_exits_and_logs_why() {
     let errors = region.nodes[0].log().errors().join("\n");
     assert!(errors.contains("os error 5"), "{errors}");
     // With the disk repaired and all unsynced data lost, the node has what it acknowledged.
-    region.nodes[0].disk().power_on_losing_all().expect("cut the power");
+    region.nodes[0]
+        .disk()
+        .power_on_losing_all()
+        .expect("cut the power");
     region.nodes[0].disk().set_faults(DiskFaults::default());
     region.restart(0).await;
     region.wait_formed().await;
@@ -230,7 +242,10 @@ async fn entries_read_after_a_failed_sync_are_durable_before_they_are_acknowledg
     for evicts in [false, true] {
         let mut region = start_region(1).await;
         region.expect_errors(&["os error 5"]);
-        let bucket = region.api(0).create_bucket_with(&[("plan", "business")]).await;
+        let bucket = region
+            .api(0)
+            .create_bucket_with(&[("plan", "business")])
+            .await;
         let path = bucket.key_path("k");
         region.api(0).put(&path, "v").await.assert_status(200);
         // It fills whole blocks, which no later entry writes again.
@@ -249,10 +264,19 @@ async fn entries_read_after_a_failed_sync_are_durable_before_they_are_acknowledg
         }
         region.restart(0).await;
         region.wait_formed().await;
-        let body = region.api(0).get(&path).await.assert_status(200).body.clone();
+        let body = region
+            .api(0)
+            .get(&path)
+            .await
+            .assert_status(200)
+            .body
+            .clone();
         assert_eq!(body.len(), if evicts { 1 } else { 16_000 });
         region.power_off(&[0]);
-        region.nodes[0].disk().power_on_losing_all().expect("cut the power");
+        region.nodes[0]
+            .disk()
+            .power_on_losing_all()
+            .expect("cut the power");
         region.restart(0).await;
         region.wait_formed().await;
         let get = region.api(0).get(&path).await;

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cloudkv_cluster_tests::region::{Region, RegionOptions, MultiRegionCluster, key_in_shard};
+use cloudkv_cluster_tests::region::{MultiRegionCluster, Region, RegionOptions, key_in_shard};
 use cloudkv_cluster_tests::{HttpResponse, eventually};
 use futures_util::future::join;
 use serde_json::Value;

@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use cloudkv_cluster_tests::faults::{PlainLoad, LoadPattern};
+use cloudkv_cluster_tests::faults::{LoadPattern, PlainLoad};
 use cloudkv_cluster_tests::region::{Region, key_in_shard};
 use cloudkv_cluster_tests::{Bucket, eventually, try_eventually};
 use futures_util::future::join_all;
@@ -66,7 +66,13 @@ async fn any_node_serves_any_request() {
     sorted.sort();
     for seat in 0..3 {
         let api = region.api(seat);
-        assert_eq!(api.get(&bucket.listing_path()).await.assert_status(200).lines(), sorted);
+        assert_eq!(
+            api.get(&bucket.listing_path())
+                .await
+                .assert_status(200)
+                .lines(),
+            sorted
+        );
         let listed = api.bucket_summary(&bucket).await;
         assert_eq!(listed["id"], bucket.id.as_str());
         eventually("the count is published", STATE_TIMEOUT, async || {
@@ -99,7 +105,11 @@ async fn a_new_bucket_is_known_at_all_nodes_at_once() {
             .put(&path, "v")
             .await
             .assert_status(200);
-        region.api((round + 2) % 3).get(&path).await.assert_status(200);
+        region
+            .api((round + 2) % 3)
+            .get(&path)
+            .await
+            .assert_status(200);
         region.api((round + 2) % 3).bucket_summary(&bucket).await;
     }
 }
@@ -166,7 +176,12 @@ async fn a_partitioned_leader_serves_no_stale_reads_and_the_others_go_on() {
         region.network.heal();
         region.wait_formed().await;
         assert_eq!(
-            region.api(leader).get(&path).await.assert_status(200).text(),
+            region
+                .api(leader)
+                .get(&path)
+                .await
+                .assert_status(200)
+                .text(),
             "new"
         );
     }

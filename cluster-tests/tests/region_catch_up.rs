@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::faults::{PlainLoad, LoadPattern, fill};
+use cloudkv_cluster_tests::faults::{LoadPattern, PlainLoad, fill};
 use cloudkv_cluster_tests::region::{Region, RegionOptions, key_in_shard};
 use serde_json::Value;
 
@@ -28,9 +28,14 @@ async fn a_wiped_node_catches_up_over_a_slow_link_while_the_others_write() {
         ..RegionOptions::default()
     };
     let mut region = Region::start_with(options).await;
-    let bucket = region.api(0).create_bucket_with(&[("plan", "business")]).await;
+    let bucket = region
+        .api(0)
+        .create_bucket_with(&[("plan", "business")])
+        .await;
     let others = [region.seat(0).http(), region.seat(1).http()];
-    fill(&others, &bucket, 8, KEY_COUNT, VALUE_BYTES).await.unwrap();
+    fill(&others, &bucket, 8, KEY_COUNT, VALUE_BYTES)
+        .await
+        .unwrap();
     let work = LoadPattern::Overwrite {
         keys: KEY_COUNT,
         bytes: VALUE_BYTES,
@@ -39,7 +44,9 @@ async fn a_wiped_node_catches_up_over_a_slow_link_while_the_others_write() {
     let lost = region.node_id(WIPED_SEAT).await;
     region.kill(WIPED_SEAT);
     region.rejoin_wiped(WIPED_SEAT).await;
-    region.network.limit_links(WIPED_SEAT, LINK_BYTES_PER_SECOND);
+    region
+        .network
+        .limit_links(WIPED_SEAT, LINK_BYTES_PER_SECOND);
     let load = PlainLoad::start(&others, &bucket, 4, work, Some(WRITES_PER_SECOND));
     region.replace_node(0, &lost).await;
     region.wait_formed_within(STATE_TIMEOUT).await;
@@ -54,7 +61,10 @@ async fn a_wiped_node_catches_up_over_a_slow_link_while_the_others_write() {
 async fn assert_catch_up_is_logged(region: &Region) {
     for message in ["catching up started", "caught up"] {
         let what = format!("the node logs: {message}");
-        eventually(&what, STATE_TIMEOUT, async || events(region, WIPED_SEAT, message).pop()).await;
+        eventually(&what, STATE_TIMEOUT, async || {
+            events(region, WIPED_SEAT, message).pop()
+        })
+        .await;
     }
     let address = |seat: usize| region.seat(seat).rpc().to_string();
     for message in ["snapshot transfer started", "snapshot transfer ended"] {
@@ -95,7 +105,10 @@ async fn a_node_that_lacks_a_shard_gets_no_leadership() {
         ..RegionOptions::default()
     };
     let mut region = Region::start_with(options).await;
-    let bucket = region.api(0).create_bucket_with(&[("plan", "business")]).await;
+    let bucket = region
+        .api(0)
+        .create_bucket_with(&[("plan", "business")])
+        .await;
     region.wait_leaders_balanced().await;
     // The replacement node is to lead the lost node's shards: the large shard must not be one.
     let mut large = None;
@@ -107,14 +120,18 @@ async fn a_node_that_lacks_a_shard_gets_no_leadership() {
     let large = large.unwrap();
     for number in 0..LARGE_SHARD_KEYS {
         let key = key_in_shard(&bucket, &format!("v{number}-"), large, region.shards());
-        let put = region.api(0).put(&bucket.key_path(&key), "v".repeat(VALUE_BYTES));
+        let put = region
+            .api(0)
+            .put(&bucket.key_path(&key), "v".repeat(VALUE_BYTES));
         put.await.assert_status(200);
     }
 
     let lost = region.node_id(WIPED_SEAT).await;
     region.kill(WIPED_SEAT);
     region.rejoin_wiped(WIPED_SEAT).await;
-    region.network.limit_links(WIPED_SEAT, SLOW_LINK_BYTES_PER_SECOND);
+    region
+        .network
+        .limit_links(WIPED_SEAT, SLOW_LINK_BYTES_PER_SECOND);
     region.replace_node(0, &lost).await;
     let node = region.node_id(WIPED_SEAT).await;
     // Logs are read before the status: a logged transfer precedes that status.
@@ -147,9 +164,11 @@ async fn a_node_that_lacks_a_shard_gets_no_leadership() {
     )
     .await;
     region.network.limit_links(WIPED_SEAT, 0);
-    eventually("leadership is transferred to the node", STATE_TIMEOUT, async || {
-        (transfers(&region) > before).then_some(())
-    })
+    eventually(
+        "leadership is transferred to the node",
+        STATE_TIMEOUT,
+        async || (transfers(&region) > before).then_some(()),
+    )
     .await;
 }
 
@@ -167,7 +186,10 @@ async fn a_new_leader_retains_the_log_that_a_lagging_node_lacks() {
         ..RegionOptions::default()
     };
     let mut region = Region::start_with(options).await;
-    let bucket = region.api(0).create_bucket_with(&[("plan", "business")]).await;
+    let bucket = region
+        .api(0)
+        .create_bucket_with(&[("plan", "business")])
+        .await;
     let leader = region.wait_leader("shard-0").await;
     let (lagging, other) = ((leader + 1) % 3, (leader + 2) % 3);
     region.network.isolate(lagging);

@@ -64,9 +64,11 @@ async fn a_node_whose_clock_is_wrong_neither_leads_nor_harms() {
         region.nodes[2].set_clock(jump);
         region.kill(2);
         region.restart(2).await;
-        eventually("the node detects that its clock is wrong", STATE_TIMEOUT, async || {
-            (!region.status(2).await?.clock_ok).then_some(())
-        })
+        eventually(
+            "the node detects that its clock is wrong",
+            STATE_TIMEOUT,
+            async || (!region.status(2).await?.clock_ok).then_some(()),
+        )
         .await;
         fill_all(&region, 0, &bucket, 50, 10).await;
         assert_eq!(region.wait_status(2).await.led_groups().count(), 0);

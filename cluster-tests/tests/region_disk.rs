@@ -73,7 +73,10 @@ async fn failed_reads(
         let answer = api.get(&path).await;
         if answer.status == 200 {
             let is_right = answer.body[..] == value(number, round)[..];
-            assert!(is_right, "key {number} holds a value that was never written");
+            assert!(
+                is_right,
+                "key {number} holds a value that was never written"
+            );
         }
         answer.status
     });
@@ -136,7 +139,11 @@ async fn damage_of_one_nodes_disk_reaches_no_reader_and_is_repaired() {
     }
     // For an eventual read of a damaged record the replica asks the leader.
     let failed = failed_reads(&region, seat, &bucket, "?consistency=eventual", 1).await;
-    assert!(failed.is_empty(), "{} of {KEY_COUNT}: {failed:?}", failed.len());
+    assert!(
+        failed.is_empty(),
+        "{} of {KEY_COUNT}: {failed:?}",
+        failed.len()
+    );
     wait_repaired(&region, seat).await;
     region.wait_converged().await;
     // It is a voter as before, and has all data: one of the others may fail.
@@ -200,6 +207,14 @@ async fn without_another_replica_only_damaged_records_are_refused() {
     assert!(codes.iter().all(|code| code == "damaged"), "{codes:?}");
     assert_eq!(is_damaged(&region, 0).await, Some(true));
     // Everything else goes on.
-    api.put(&bucket.key_path("new"), "v").await.assert_status(200);
-    assert_eq!(api.get(&bucket.key_path("new")).await.assert_status(200).text(), "v");
+    api.put(&bucket.key_path("new"), "v")
+        .await
+        .assert_status(200);
+    assert_eq!(
+        api.get(&bucket.key_path("new"))
+            .await
+            .assert_status(200)
+            .text(),
+        "v"
+    );
 }

@@ -22,7 +22,16 @@ async fn assert_passes_with(seed: u64, kinds: &[FaultKind], nodes: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_that_crash_and_stall_lose_nothing() {
-    assert_passes(1, &[FaultKind::Kill, FaultKind::Pause, FaultKind::Restart, FaultKind::KillAll]).await;
+    assert_passes(
+        1,
+        &[
+            FaultKind::Kill,
+            FaultKind::Pause,
+            FaultKind::Restart,
+            FaultKind::KillAll,
+        ],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -35,7 +35,11 @@ async fn nodes_join_at_once_and_in_any_order_and_again_after_a_restart() {
     join_all((0..5).map(|seat| region.wait_listening(seat))).await;
     region.wait_formed().await;
     let bucket = region.api(3).create_bucket().await;
-    region.api(4).put(&bucket.key_path("k"), "v").await.assert_status(200);
+    region
+        .api(4)
+        .put(&bucket.key_path("k"), "v")
+        .await
+        .assert_status(200);
     let ids = join_all((0..5).map(|seat| region.node_id(seat))).await;
     // All at once, `--init` included.
     for seat in 0..5 {
@@ -63,19 +67,31 @@ async fn a_second_node_is_a_learner_and_a_third_makes_three_voters() {
     region.launch(1, &StartMode::Join(vec![0]));
     region.wait_listening(1).await;
     region.wait_formed().await;
-    eventually("the second node is a learner of all shards", STATE_TIMEOUT, async || {
-        let statuses = region.statuses().await;
-        let groups = statuses.values().flat_map(|status| &status.groups);
-        let mut led = groups.filter(|group| group.is_leader() && group.is_shard());
-        led.all(|group| (group.voters.len(), group.learners.len()) == (1, 1))
-            .then_some(())
-    })
+    eventually(
+        "the second node is a learner of all shards",
+        STATE_TIMEOUT,
+        async || {
+            let statuses = region.statuses().await;
+            let groups = statuses.values().flat_map(|status| &status.groups);
+            let mut led = groups.filter(|group| group.is_leader() && group.is_shard());
+            led.all(|group| (group.voters.len(), group.learners.len()) == (1, 1))
+                .then_some(())
+        },
+    )
     .await;
     region.launch(2, &StartMode::Join(vec![1]));
     region.wait_listening(2).await;
     region.wait_formed().await;
     for seat in 0..3 {
-        assert_eq!(region.api(seat).get(&bucket.listing_path()).await.lines().len(), 20);
+        assert_eq!(
+            region
+                .api(seat)
+                .get(&bucket.listing_path())
+                .await
+                .lines()
+                .len(),
+            20
+        );
     }
     region.wait_converged().await;
 }
@@ -94,7 +110,10 @@ async fn a_directory_of_another_cluster_is_refused() {
     refusal.assert_mentions(&["cluster"]);
     // Both clusters are unchanged.
     let bucket = ours.api(0).create_bucket().await;
-    ours.api(0).put(&bucket.key_path("k"), "v").await.assert_status(200);
+    ours.api(0)
+        .put(&bucket.key_path("k"), "v")
+        .await
+        .assert_status(200);
     assert_eq!(ours.wait_status(0).await.groups[0].voters.len(), 1);
     theirs.nodes[0].flags.start_args = vec!["--init".into()];
     theirs.restart(0).await;

@@ -18,7 +18,9 @@ const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 async fn start_region() -> Region {
     let region = Region::start().await;
     let keys = format!("--keys={KEY_LIMIT}");
-    region.admin_with_retries(0, &["plan", "set", "free", &keys]).await;
+    region
+        .admin_with_retries(0, &["plan", "set", "free", &keys])
+        .await;
     region.wait_leaders_balanced().await;
     region
 }
@@ -40,15 +42,19 @@ async fn bucket_with_remote_shard(region: &Region) -> (Bucket, u32, usize) {
 
 /// Writes one key, and retries until the answer is final; returns whether it was written.
 async fn create(region: &Region, seat: usize, path: &str) -> bool {
-    eventually(&format!("an answer to a PUT of {path}"), STATE_TIMEOUT, async || {
-        let answer = region.api(seat).put(path, "v").try_send().await.ok()?;
-        match answer.status {
-            200 => Some(true),
-            403 => Some(false),
-            503 | 504 => None,
-            other => panic!("{other}: {answer:?}"),
-        }
-    })
+    eventually(
+        &format!("an answer to a PUT of {path}"),
+        STATE_TIMEOUT,
+        async || {
+            let answer = region.api(seat).put(path, "v").try_send().await.ok()?;
+            match answer.status {
+                200 => Some(true),
+                403 => Some(false),
+                503 | 504 => None,
+                other => panic!("{other}: {answer:?}"),
+            }
+        },
+    )
     .await
 }
 
@@ -57,7 +63,13 @@ async fn fill(region: &Region, bucket: &Bucket, seats: &[usize]) {
     let writers = (0..WRITERS).map(async |writer| {
         let seat = seats[writer % seats.len()];
         let mut number = 0;
-        while create(region, seat, &bucket.key_path(&format!("fill{writer}-{number}"))).await {
+        while create(
+            region,
+            seat,
+            &bucket.key_path(&format!("fill{writer}-{number}")),
+        )
+        .await
+        {
             number += 1;
         }
     });

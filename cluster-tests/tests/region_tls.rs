@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::region::{Region, RegionOptions, StartMode, MultiRegionCluster};
+use cloudkv_cluster_tests::region::{MultiRegionCluster, Region, RegionOptions, StartMode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -101,14 +101,18 @@ async fn a_node_cannot_take_the_id_of_another() {
     let mut others = region.running();
     others.retain(|seat| *seat != 3);
     assert_works_at(&region, &others, &path, "second").await;
-    eventually("the others know that it is down", STATE_TIMEOUT, async || {
-        let status = region.status(0).await?;
-        let other = status
-            .nodes
-            .iter()
-            .find(|node| node.id.0 == number.to_string());
-        (!other.expect("the node").alive).then_some(())
-    })
+    eventually(
+        "the others know that it is down",
+        STATE_TIMEOUT,
+        async || {
+            let status = region.status(0).await?;
+            let other = status
+                .nodes
+                .iter()
+                .find(|node| node.id.0 == number.to_string());
+            (!other.expect("the node").alive).then_some(())
+        },
+    )
     .await;
     region.kill(3);
     region.restart(1).await;

@@ -2,7 +2,7 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use cloudkv_cluster_tests::{HttpResponse, ApiClient, Node, NodeOptions, RawRequest, Router};
+use cloudkv_cluster_tests::{ApiClient, HttpResponse, Node, NodeOptions, RawRequest, Router};
 
 async fn start(region: &str, args: &[&str]) -> (Node, Router) {
     let node = Node::start_with(NodeOptions {
@@ -70,7 +70,10 @@ async fn an_absolute_target_overrides_the_host_header_and_two_headers_are_refuse
         .await
         .assert_error(404, "unknown_region");
     let twice = RawRequest::new("GET", "/ping").header("Host", "api.us.cloudkv.io");
-    twice.send(router.http()).await.assert_error(400, "invalid_header");
+    twice
+        .send(router.http())
+        .await
+        .assert_error(400, "invalid_header");
     let old = RawRequest::with_request_line("GET /ping HTTP/1.0");
     old.send(router.http()).await.assert_status(200);
 }
@@ -93,7 +96,10 @@ async fn the_authority_of_http2_is_the_host() {
     assert_eq!(status_of("api.eu.cloudkv.io").await, 200);
     assert_eq!(status_of("api.us.cloudkv.io").await, 404);
     assert_eq!(status_of("api.cloudkv.io").await, 200);
-    ApiClient::http2(router.http()).get("/ping").await.assert_status(200);
+    ApiClient::http2(router.http())
+        .get("/ping")
+        .await
+        .assert_status(200);
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use cloudkv_cluster_tests::harness::prometheus;
 use cloudkv_cluster_tests::{
-    ApiClient, Bucket, RawConnection, RawOutcome, Node, RawRequest, Router, encode_chunk, eventually,
+    ApiClient, Bucket, Node, RawConnection, RawOutcome, RawRequest, Router, encode_chunk,
+    eventually,
 };
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -18,7 +19,10 @@ const STATE_TIMEOUT: Duration = Duration::from_secs(30);
 async fn start_with(args: &[&str]) -> (Node, Router, Bucket) {
     let node = Node::start().await;
     let router = Router::start_with(&[node.rpc()], args).await;
-    let bucket = router.api().create_bucket_with(&[("plan", "business")]).await;
+    let bucket = router
+        .api()
+        .create_bucket_with(&[("plan", "business")])
+        .await;
     (node, router, bucket)
 }
 
@@ -61,7 +65,11 @@ async fn curl_and_reqwest_use_both_http_versions() {
             version,
         ];
         assert_eq!(curl(&[&put[..], &[&url]].concat()).await, expected);
-        assert_eq!(curl(&[flag, &url]).await, expected, "the value is read back");
+        assert_eq!(
+            curl(&[flag, &url]).await,
+            expected,
+            "the value is read back"
+        );
         let head = curl(&["-I", flag, &url]).await;
         assert!(head.to_ascii_lowercase().contains("etag: "), "{head}");
     }
@@ -125,7 +133,11 @@ async fn large_values_and_chunked_bodies_are_forwarded() {
     let (_node, router, bucket) = start_with(&["--retry-buffer-kib", "1"]).await;
     let value = vec![b'v'; 16_000];
     let key = bucket.key_path("large");
-    router.api().put(&key, value.clone()).await.assert_status(200);
+    router
+        .api()
+        .put(&key, value.clone())
+        .await
+        .assert_status(200);
     assert_eq!(router.api().get(&key).await.body, value);
     let mut connection = RawConnection::open(router.http()).await;
     let head = RawRequest::new("PUT", &key).header("Transfer-Encoding", "chunked");
@@ -163,7 +175,11 @@ async fn a_client_that_disconnects_within_its_body_writes_nothing() {
             assert!(answer.status >= 400, "{answer:?}");
         }
     }
-    router.api().get(&bucket.key_path("half")).await.assert_status(404);
+    router
+        .api()
+        .get(&bucket.key_path("half"))
+        .await
+        .assert_status(404);
 }
 
 #[tokio::test]
@@ -203,7 +219,11 @@ async fn requests_in_requests_are_not_smuggled() {
         let _ = request.try_send(router.http()).await;
     }
     // A request after all of these, over the same connections to the node.
-    router.api().get(&bucket.key_path("smuggled")).await.assert_status(404);
+    router
+        .api()
+        .get(&bucket.key_path("smuggled"))
+        .await
+        .assert_status(404);
 }
 
 #[tokio::test]
@@ -237,7 +257,10 @@ async fn hop_by_hop_headers_are_not_forwarded() {
     assert_eq!(answer.find_header("keep-alive"), None);
     let connect = RawRequest::with_request_line("CONNECT example.com:443 HTTP/1.1");
     let connect = connect.header("Host", "example.com:443");
-    connect.try_send(router.http()).await.assert_refused(&[400, 405]);
+    connect
+        .try_send(router.http())
+        .await
+        .assert_refused(&[400, 405]);
 }
 
 #[tokio::test]
@@ -246,8 +269,12 @@ async fn a_slow_head_times_out_and_a_thousand_idle_connections_are_kept() {
     let (_node, router, bucket) = start_with(&args).await;
     let mut slow = RawConnection::open(router.http()).await;
     slow.write(b"GET /ping HTTP/1.1\r\nHo").await;
-    let idle: Vec<RawConnection> = join_all((0..1000).map(|_| RawConnection::open(router.http()))).await;
-    assert!(slow.is_closed_within(STATE_TIMEOUT).await, "the slow connection is open");
+    let idle: Vec<RawConnection> =
+        join_all((0..1000).map(|_| RawConnection::open(router.http()))).await;
+    assert!(
+        slow.is_closed_within(STATE_TIMEOUT).await,
+        "the slow connection is open"
+    );
     let key = bucket.key_path("k");
     router.api().put(&key, "v").await.assert_status(200);
     let get = async |mut connection: RawConnection| {
@@ -270,11 +297,15 @@ async fn a_stopping_router_finishes_requests_in_flight() {
     connection.write(&head.bytes()).await;
     connection.write(b"va").await;
     router.send_sigterm();
-    eventually("the router isn't ready any more", STATE_TIMEOUT, async || {
-        let answer = router.admin_api().get("/readyz").unchecked();
-        let answer = answer.try_send().await.ok()?;
-        (answer.status == 503).then_some(())
-    })
+    eventually(
+        "the router isn't ready any more",
+        STATE_TIMEOUT,
+        async || {
+            let answer = router.admin_api().get("/readyz").unchecked();
+            let answer = answer.try_send().await.ok()?;
+            (answer.status == 503).then_some(())
+        },
+    )
     .await;
     connection.write(b"lu").await;
     let RawOutcome::Response(answer) = connection.receive(false).await else {
@@ -288,7 +319,11 @@ async fn a_stopping_router_finishes_requests_in_flight() {
 #[tokio::test]
 async fn the_admin_port_serves_metrics_and_status() {
     let (_node, router, bucket) = start_with(&[]).await;
-    router.api().get(&bucket.key_path("k")).await.assert_status(404);
+    router
+        .api()
+        .get(&bucket.key_path("k"))
+        .await
+        .assert_status(404);
     let page = router.admin_api().get("/metrics").unchecked().await;
     let names = prometheus::sample_names(page.text()).unwrap();
     for name in [

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use cloudkv_cluster_tests::region::Certificates;
-use cloudkv_cluster_tests::{Bucket, Node, NodeOptions, TrafficRecorder, Router, eventually};
+use cloudkv_cluster_tests::{Bucket, Node, NodeOptions, Router, TrafficRecorder, eventually};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -28,7 +28,10 @@ impl Cluster {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let certificates = Certificates::create(dir.path());
-        let (http, rpc) = (TrafficRecorder::start().await, TrafficRecorder::start().await);
+        let (http, rpc) = (
+            TrafficRecorder::start().await,
+            TrafficRecorder::start().await,
+        );
         let mut args = certificates.issue_node(rpc.address().ip());
         for (flag, recorder) in [("--advertise-http", &http), ("--advertise-rpc", &rpc)] {
             args.extend([flag.to_owned(), recorder.address().to_string()]);
@@ -72,11 +75,15 @@ async fn send_all_kinds(router: &Router) -> Bucket {
             .header("x-request-id", SECRET)
     };
     put().await.assert_status(200);
-    eventually("keys go over the stream of calls", STATE_TIMEOUT, async || {
-        assert_eq!(api.get(&small).await.text(), SECRET);
-        let streamed = router.metric("cloudkv_router_streamed_total").await;
-        (streamed > 0.0).then_some(())
-    })
+    eventually(
+        "keys go over the stream of calls",
+        STATE_TIMEOUT,
+        async || {
+            assert_eq!(api.get(&small).await.text(), SECRET);
+            let streamed = router.metric("cloudkv_router_streamed_total").await;
+            (streamed > 0.0).then_some(())
+        },
+    )
     .await;
     assert_eq!(api.get(&large).await.text(), value);
     api.get(&bucket.listing_path()).await.assert_status(200);
@@ -119,19 +126,26 @@ async fn a_router_sends_nothing_to_an_impostor_of_the_node() {
     cluster.http.set_target(other.node.http());
     cluster.rpc.set_target(other.node.rpc());
     let key = bucket.key_path("small");
-    eventually("the router knows that the node is down", STATE_TIMEOUT, async || {
-        let put = router.api().put(&key, SECRET).try_send().await.ok()?;
-        put.assert_error(503, "unavailable");
-        let ready = router.admin_api().get("/readyz").unchecked();
-        (ready.await.status == 503).then_some(())
-    })
+    eventually(
+        "the router knows that the node is down",
+        STATE_TIMEOUT,
+        async || {
+            let put = router.api().put(&key, SECRET).try_send().await.ok()?;
+            put.assert_error(503, "unavailable");
+            let ready = router.admin_api().get("/readyz").unchecked();
+            (ready.await.status == 503).then_some(())
+        },
+    )
     .await;
     // Nor in plaintext, which that port would accept.
     let is_counted =
         |line: &str| line.starts_with("cloudkv_http_requests_total") && !line.ends_with(" 0");
     let page = other.node.admin_api().get("/metrics").unchecked().await;
     let requests: Vec<&str> = page.text().lines().filter(|it| is_counted(it)).collect();
-    assert!(requests.is_empty(), "the impostor got requests: {requests:?}");
+    assert!(
+        requests.is_empty(),
+        "the impostor got requests: {requests:?}"
+    );
 }
 
 #[tokio::test]

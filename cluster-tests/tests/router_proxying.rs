@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use cloudkv_cluster_tests::{
-    Bucket, RawConnection, RawOutcome, Node, NodeOptions, RawRequest, TrafficRecorder, Router, encode_chunk, eventually,
+    Bucket, Node, NodeOptions, RawConnection, RawOutcome, RawRequest, Router, TrafficRecorder,
+    encode_chunk, eventually,
 };
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -54,7 +55,10 @@ async fn forwarded_headers_are_accepted_from_trusted_proxies_only() {
             .header("X-Real-IP", "192.0.2.1")
     };
     let distrusting = Router::start_with(&seeds, &["--trusted-proxies", "10.0.0.0/8"]).await;
-    ping("of-a-stranger").send(distrusting.http()).await.assert_status(200);
+    ping("of-a-stranger")
+        .send(distrusting.http())
+        .await
+        .assert_status(200);
     let head = forwarded_head(&recorder, "of-a-stranger");
     let path = header_value(&head, "x-forwarded-for").unwrap();
     assert!(path.starts_with("127.") && !path.contains(','), "{path}");
@@ -64,12 +68,18 @@ async fn forwarded_headers_are_accepted_from_trusted_proxies_only() {
     }
 
     let trusting = Router::start_with(&seeds, &["--trusted-proxies", "127.0.0.0/8"]).await;
-    ping("of-a-proxy").send(trusting.http()).await.assert_status(200);
+    ping("of-a-proxy")
+        .send(trusting.http())
+        .await
+        .assert_status(200);
     let head = forwarded_head(&recorder, "of-a-proxy");
     let path = header_value(&head, "x-forwarded-for").unwrap();
     assert!(path.starts_with("192.0.2.1, 127."), "{path}");
     assert_eq!(header_value(&head, "x-forwarded-proto"), Some("https"));
-    assert_eq!(header_value(&head, "forwarded"), Some("for=192.0.2.1;proto=https"));
+    assert_eq!(
+        header_value(&head, "forwarded"),
+        Some("for=192.0.2.1;proto=https")
+    );
 }
 
 #[tokio::test]
@@ -144,20 +154,31 @@ async fn disconnecting_clients_disturb_nobody() {
         connection.write(&request.bytes()).await;
         drop(connection);
     }
-    eventually("all their connections are closed", STATE_TIMEOUT, async || {
-        let open = router.metric("cloudkv_http_connections").await;
-        (open < 1.0).then_some(())
-    })
+    eventually(
+        "all their connections are closed",
+        STATE_TIMEOUT,
+        async || {
+            let open = router.metric("cloudkv_http_connections").await;
+            (open < 1.0).then_some(())
+        },
+    )
     .await;
     for number in 0..10 {
-        let got = router.api().get(&bucket.key_path(&format!("k{number}"))).await;
+        let got = router
+            .api()
+            .get(&bucket.key_path(&format!("k{number}")))
+            .await;
         let is_whole = got.status == 200 && got.body == "whole";
         assert!(is_whole || got.status == 404, "{got:?}");
     }
     // Answers reach their requests: none is left over on a connection to the node.
     for number in 0..50 {
         let (key, value) = (bucket.key_path("after"), number.to_string());
-        router.api().put(&key, value.clone()).await.assert_status(200);
+        router
+            .api()
+            .put(&key, value.clone())
+            .await
+            .assert_status(200);
         assert_eq!(router.api().get(&key).await.text(), value);
         router.api().get("/ping").await.assert_status(200);
     }

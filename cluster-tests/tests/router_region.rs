@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use cloudkv_cluster_tests::faults::{PlainLoad, LoadPattern};
+use cloudkv_cluster_tests::faults::{LoadPattern, PlainLoad};
 use cloudkv_cluster_tests::region::{Region, RegionOptions, key_in_shard};
 use cloudkv_cluster_tests::{Bucket, Router, eventually};
 
@@ -73,7 +73,11 @@ async fn a_killed_node_fails_only_its_writes_in_flight() {
         region.wait_formed().await;
     }
     let outcome = load.stop().await;
-    assert_eq!(outcome.errors, outcome.unknown_outcomes, "{:?}", outcome.first_errors);
+    assert_eq!(
+        outcome.errors, outcome.unknown_outcomes,
+        "{:?}",
+        outcome.first_errors
+    );
     assert_eq!(outcome.retries, 0, "the router closed connections");
     // Otherwise no fault affected a request.
     assert!(router.metric("cloudkv_router_retries_total").await > 0.0);
@@ -100,15 +104,19 @@ async fn requests_go_directly_to_the_leader_of_their_shard() {
                 router.api().put(&key, "v").await.assert_status(200);
             }
             // A write is counted when its answer is sent.
-            eventually("all writes are counted at the leader", STATE_TIMEOUT, async || {
-                let counted = puts_at(seat.admin()).await - before;
-                assert!(counted <= 5, "{counted} writes of {group}");
-                // On a busy machine another leader may be elected meanwhile, which is not the
-                // router's fault.
-                let is_same = region.wait_leader(&group).await == leader
-                    && router.leader_address(shard).await == Some(seat.http());
-                (counted == 5 || !is_same).then_some(is_same)
-            })
+            eventually(
+                "all writes are counted at the leader",
+                STATE_TIMEOUT,
+                async || {
+                    let counted = puts_at(seat.admin()).await - before;
+                    assert!(counted <= 5, "{counted} writes of {group}");
+                    // On a busy machine another leader may be elected meanwhile, which is not the
+                    // router's fault.
+                    let is_same = region.wait_leader(&group).await == leader
+                        && router.leader_address(shard).await == Some(seat.http());
+                    (counted == 5 || !is_same).then_some(is_same)
+                },
+            )
             .await
             .then_some(())
         })
@@ -138,11 +146,15 @@ async fn reads_through_the_router_return_the_last_write() {
         }
     }
     // Once the streams to the nodes are open.
-    eventually("keys go over the stream of calls", STATE_TIMEOUT, async || {
-        api.get(&bucket.key_path("k")).await;
-        let streamed = router.metric("cloudkv_router_streamed_total").await;
-        (streamed > 0.0).then_some(())
-    })
+    eventually(
+        "keys go over the stream of calls",
+        STATE_TIMEOUT,
+        async || {
+            api.get(&bucket.key_path("k")).await;
+            let streamed = router.metric("cloudkv_router_streamed_total").await;
+            (streamed > 0.0).then_some(())
+        },
+    )
     .await;
 }
 
@@ -163,7 +175,11 @@ async fn a_router_works_without_its_seed_and_starts_with_any_live_one() {
     let seeds = [region.seat(0).rpc(), nowhere, region.seat(2).rpc()];
     let second = Router::start(&seeds).await;
     assert_eq!(second.api().get(&key).await.text(), "v");
-    assert_eq!(router.api().get(&key).await.text(), "v", "through the first router");
+    assert_eq!(
+        router.api().get(&key).await.text(),
+        "v",
+        "through the first router"
+    );
 }
 
 #[tokio::test]

@@ -8,9 +8,9 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::faults::{PlainLoad, LoadPattern};
+use cloudkv_cluster_tests::faults::{LoadPattern, PlainLoad};
 use cloudkv_cluster_tests::region::MultiRegionCluster;
-use cloudkv_cluster_tests::{HttpResponse, Bucket, Router, eventually};
+use cloudkv_cluster_tests::{Bucket, HttpResponse, Router, eventually};
 use futures_util::future::join_all;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -39,7 +39,12 @@ impl Fixture {
         };
         let puts = (0..KEY_COUNT).map(async |key| {
             let path = fixture.bucket.key_path(&key.to_string());
-            fixture.world.api(0).put(&path, "v").await.assert_status(200);
+            fixture
+                .world
+                .api(0)
+                .put(&path, "v")
+                .await
+                .assert_status(200);
         });
         join_all(puts).await;
         fixture.world.wait_bucket_converged(&fixture.bucket).await;
@@ -117,7 +122,11 @@ async fn a_killed_node_fails_only_its_writes_in_flight() {
         fixture.wait_served(region).await;
     }
     let outcome = load.stop().await;
-    assert_eq!(outcome.errors, outcome.unknown_outcomes, "{:?}", outcome.first_errors);
+    assert_eq!(
+        outcome.errors, outcome.unknown_outcomes,
+        "{:?}",
+        outcome.first_errors
+    );
     assert_eq!(outcome.retries, 0, "the router closed connections");
     assert!(failovers > 0, "the global name has not failed over");
     let detours = fixture.router.metric("cloudkv_router_detours_total").await;

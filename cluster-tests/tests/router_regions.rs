@@ -33,10 +33,14 @@ async fn regional_names_stay_in_their_region_and_the_global_one_fails_over() {
     })
     .await;
     // The other region answers to the global name until the leaders of the nearest are known.
-    eventually("the global name is served by the nearest region", STATE_TIMEOUT, async || {
-        let nearest = get(&router, "api.cloudkv.io", "/ping").await?;
-        (nearest.status == 200 && region_of(&nearest) == "eu").then_some(())
-    })
+    eventually(
+        "the global name is served by the nearest region",
+        STATE_TIMEOUT,
+        async || {
+            let nearest = get(&router, "api.cloudkv.io", "/ping").await?;
+            (nearest.status == 200 && region_of(&nearest) == "eu").then_some(())
+        },
+    )
     .await;
     let unknown = get(&router, "api.ap.cloudkv.io", "/ping").await.unwrap();
     unknown.assert_error(404, "unknown_region");
@@ -52,22 +56,35 @@ async fn regional_names_stay_in_their_region_and_the_global_one_fails_over() {
 
     world.kill(0);
     // `cloudkv-faults region-loss` measures the time to failover.
-    eventually("the global name has failed over", STATE_TIMEOUT, async || {
-        let answer = get(&router, "api.cloudkv.io", &key).await?;
-        (answer.status == 200 && region_of(&answer) == "us").then_some(())
-    })
+    eventually(
+        "the global name has failed over",
+        STATE_TIMEOUT,
+        async || {
+            let answer = get(&router, "api.cloudkv.io", &key).await?;
+            (answer.status == 200 && region_of(&answer) == "us").then_some(())
+        },
+    )
     .await;
     let pinned = get(&router, "api.eu.cloudkv.io", &key).await.unwrap();
-    assert_eq!(pinned.assert_error(503, "unavailable").header("retry-after"), "1");
+    assert_eq!(
+        pinned
+            .assert_error(503, "unavailable")
+            .header("retry-after"),
+        "1"
+    );
     let other = get(&router, "api.us.cloudkv.io", &key).await.unwrap();
     other.assert_status(200);
     // A conditional write is sent to the current region only, and never retried in another one: it
     // succeeds once the current region has changed.
-    eventually("the current region is the other one", STATE_TIMEOUT, async || {
-        let put = router.api().put(&key, "later").header("if-match", "*");
-        let put = put.try_send().await.ok()?;
-        (put.status == 200 && region_of(&put) == "us").then_some(())
-    })
+    eventually(
+        "the current region is the other one",
+        STATE_TIMEOUT,
+        async || {
+            let put = router.api().put(&key, "later").header("if-match", "*");
+            let put = put.try_send().await.ok()?;
+            (put.status == 200 && region_of(&put) == "us").then_some(())
+        },
+    )
     .await;
 
     world.restart(0).await;
@@ -77,7 +94,11 @@ async fn regional_names_stay_in_their_region_and_the_global_one_fails_over() {
     })
     .await;
     let answer = get(&router, "api.cloudkv.io", &key).await.unwrap();
-    assert_eq!(region_of(answer.assert_status(200)), "us", "it doesn't flip back");
+    assert_eq!(
+        region_of(answer.assert_status(200)),
+        "us",
+        "it doesn't flip back"
+    );
 }
 
 #[tokio::test]
@@ -91,17 +112,27 @@ async fn a_read_that_is_ahead_of_its_region_is_sent_to_one_node_only() {
         call.header("x-cloudkv-min-version", token).await
     };
     let put = world.api(0).put(&key, "v").await;
-    let token = put.assert_status(200).header("x-cloudkv-version").to_owned();
-    eventually("requests go over the stream of calls", STATE_TIMEOUT, async || {
-        let before = router.metric("cloudkv_router_streamed_total").await;
-        let streamed = get_with(&token).await.status == 200
-            && router.metric("cloudkv_router_streamed_total").await > before;
-        streamed.then_some(())
-    })
+    let token = put
+        .assert_status(200)
+        .header("x-cloudkv-version")
+        .to_owned();
+    eventually(
+        "requests go over the stream of calls",
+        STATE_TIMEOUT,
+        async || {
+            let before = router.metric("cloudkv_router_streamed_total").await;
+            let streamed = get_with(&token).await.status == 200
+                && router.metric("cloudkv_router_streamed_total").await > before;
+            streamed.then_some(())
+        },
+    )
     .await;
     world.isolate_region(1);
     let put = world.api(0).put(&key, "newer").await;
-    let token = put.assert_status(200).header("x-cloudkv-version").to_owned();
+    let token = put
+        .assert_status(200)
+        .header("x-cloudkv-version")
+        .to_owned();
     let before = router.metric("cloudkv_router_retries_total").await;
     get_with(&token).await.assert_error(503, "behind");
     let after = router.metric("cloudkv_router_retries_total").await;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cloudkv_cluster_tests::{RawOutcome, Node, Router, eventually};
+use cloudkv_cluster_tests::{Node, RawOutcome, Router, eventually};
 use tempfile::TempDir;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -100,9 +100,16 @@ async fn a_changed_certificate_is_loaded_and_a_broken_one_is_not() {
     let files = CertificateFiles::new();
     let router = files.start_router(&node).await;
     fs::write(files.path("cert.pem"), "no certificate").unwrap();
-    eventually("the broken certificate is logged", STATE_TIMEOUT, async || {
-        router.log_text().contains("the previous one stays in use").then_some(())
-    })
+    eventually(
+        "the broken certificate is logged",
+        STATE_TIMEOUT,
+        async || {
+            router
+                .log_text()
+                .contains("the previous one stays in use")
+                .then_some(())
+        },
+    )
     .await;
     let renewed = files.renew();
     eventually("the new certificate is used", STATE_TIMEOUT, async || {

@@ -6,7 +6,9 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use cloudkv_cluster_tests::{Bucket, RawConnection, RawOutcome, H2Event, H2Connection, RawRequest, PublicEndpoint};
+use cloudkv_cluster_tests::{
+    Bucket, H2Connection, H2Event, PublicEndpoint, RawConnection, RawOutcome, RawRequest,
+};
 use futures_util::future::join_all;
 
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -54,7 +56,10 @@ async fn declared_bodies_that_drip(target: PublicEndpoint) {
     let write = async {
         loop {
             let key = bucket.key_path(&format!("{written}"));
-            victim.put(&key, vec![b'v'; VALUE_BYTES]).await.assert_status(200);
+            victim
+                .put(&key, vec![b'v'; VALUE_BYTES])
+                .await
+                .assert_status(200);
             written += 1;
         }
     };
@@ -89,18 +94,29 @@ async fn nearly_complete_bodies(target: PublicEndpoint) {
     let mut connections = vec![];
     for number in 0..8 {
         let mut connection = RawConnection::open_from(ATTACKER, target.http()).await;
-        let put = RawRequest::new("PUT", &bucket.key_path(&format!("nearly-complete-{number}")))
-            .header("Content-Length", &MIB.to_string())
-            .raw_body(&sent);
+        let put = RawRequest::new(
+            "PUT",
+            &bucket.key_path(&format!("nearly-complete-{number}")),
+        )
+        .header("Content-Length", &MIB.to_string())
+        .raw_body(&sent);
         connection.write(&put.bytes()).await;
         connections.push(connection);
     }
     // Some must be refused: together they exceed the memory.
-    let endings = join_all(connections.iter_mut().map(|it| it.receive_within(DRIP_INTERVAL))).await;
+    let endings = join_all(
+        connections
+            .iter_mut()
+            .map(|it| it.receive_within(DRIP_INTERVAL)),
+    )
+    .await;
     let victim = target.api_from(VICTIM);
     let key = bucket.key_path("k");
     for _ in 0..20 {
-        victim.put(&key, vec![b'v'; VALUE_BYTES]).await.assert_status(200);
+        victim
+            .put(&key, vec![b'v'; VALUE_BYTES])
+            .await
+            .assert_status(200);
     }
     let mut refusals = 0;
     for ending in endings.into_iter().flatten() {

@@ -23,20 +23,23 @@ async fn a_node_that_waits_to_join_serves_its_admin_port_and_logs_it_once() {
     let admin = region.nodes[1].admin_api();
     let get = async |path: &str| -> HttpResponse {
         let call = tokio::time::timeout(PROBE_TIMEOUT, admin.get(path).unchecked());
-        call
-            .await
+        call.await
             .unwrap_or_else(|_| panic!("no answer from {path}"))
     };
     let absent = region.seat(0).rpc().to_string();
-    eventually("it reports the node it waits for", STATE_TIMEOUT, async || {
-        let health = get("/healthz").await;
-        let body = health.assert_status(200).json();
-        assert_eq!(body["status"], "starting");
-        body["waiting_for"]
-            .as_str()?
-            .contains(&absent)
-            .then_some(())
-    })
+    eventually(
+        "it reports the node it waits for",
+        STATE_TIMEOUT,
+        async || {
+            let health = get("/healthz").await;
+            let body = health.assert_status(200).json();
+            assert_eq!(body["status"], "starting");
+            body["waiting_for"]
+                .as_str()?
+                .contains(&absent)
+                .then_some(())
+        },
+    )
     .await;
     let ready = get("/readyz").await;
     assert_eq!(ready.assert_status(503).json()["waiting_for"][0], "start");

@@ -50,7 +50,10 @@ fn mask_varying(line: &str) -> String {
 /// Returns the lines of an answer that are compared, masked.
 fn comparable<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
     let is_shown = |line: &&str| {
-        !line.trim().is_empty() && !OMITTED_HEADERS.iter().any(|header| line.starts_with(header))
+        !line.trim().is_empty()
+            && !OMITTED_HEADERS
+                .iter()
+                .any(|header| line.starts_with(header))
     };
     lines.filter(is_shown).map(mask_varying).collect()
 }

@@ -94,8 +94,14 @@ mod tests {
     #[test]
     fn all_connections_fit_without_a_limit_or_below_it() {
         assert_eq!(connection_limit(None, 1_000_000, OWN_FILES), Ok(1_000_000));
-        assert_eq!(connection_limit(Some(1 << 20), 10_000, OWN_FILES), Ok(10_000));
-        assert_eq!(connection_limit(Some(12_560), 10_000, OWN_FILES), Ok(10_000));
+        assert_eq!(
+            connection_limit(Some(1 << 20), 10_000, OWN_FILES),
+            Ok(10_000)
+        );
+        assert_eq!(
+            connection_limit(Some(12_560), 10_000, OWN_FILES),
+            Ok(10_000)
+        );
     }
 
     #[test]

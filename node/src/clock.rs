@@ -36,7 +36,9 @@ impl WallClock {
             .offset_file
             .as_ref()
             .and_then(|file| std::fs::read_to_string(file).ok());
-        let ahead: i64 = content.and_then(|content| content.trim().parse().ok()).unwrap_or(0);
+        let ahead: i64 = content
+            .and_then(|content| content.trim().parse().ok())
+            .unwrap_or(0);
         system_time().saturating_add_signed(ahead.saturating_mul(1_000_000))
     }
 }
@@ -66,7 +68,11 @@ impl LinearClock {
         let needed = behind * 1_000_000 / period;
         let bound = i128::from(MAX_SLEW_PPM);
         let ppm = i64::try_from(needed.clamp(-bound, bound)).unwrap_or(0);
-        Self { origin: now, time, slew_ppm: ppm }
+        Self {
+            origin: now,
+            time,
+            slew_ppm: ppm,
+        }
     }
 }
 
@@ -112,7 +118,10 @@ impl Clock {
 
     /// Slews towards the system's time; to be called about once a second.
     pub fn discipline(&self) {
-        let slewed = self.state.load().slewed_towards(Instant::now(), self.wall_clock.now());
+        let slewed = self
+            .state
+            .load()
+            .slewed_towards(Instant::now(), self.wall_clock.now());
         self.state.store(Arc::new(slewed));
     }
 

@@ -18,14 +18,14 @@
 pub mod admin;
 pub mod api;
 pub mod app;
-pub mod quota;
+pub mod background;
 pub mod certs;
 pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod geo;
 pub mod meta;
-pub mod background;
+pub mod quota;
 pub mod raft;
 pub mod rpc;
 pub mod service;

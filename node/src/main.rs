@@ -6,7 +6,7 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use cloudkv_common::process::{EXIT_FAILURE, MainError, exit_with_error, print, shutdown_signal};
-use cloudkv_node::config::{CertsArgs, Command, Config, ConfigError, AdminCall};
+use cloudkv_node::config::{AdminCall, CertsArgs, Command, Config, ConfigError};
 use cloudkv_node::{admin, app, certs, telemetry};
 use tokio::runtime::Builder;
 

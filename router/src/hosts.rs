@@ -80,7 +80,11 @@ mod tests {
             "::1",
             "éapi.cloudkv.io",
         ] {
-            assert_eq!(select_region(authority, DOMAIN), RegionSelector::Nearest, "{authority}");
+            assert_eq!(
+                select_region(authority, DOMAIN),
+                RegionSelector::Nearest,
+                "{authority}"
+            );
         }
     }
 
@@ -90,6 +94,9 @@ mod tests {
             select_region("api.eu.localhost:1", "localhost"),
             RegionSelector::Named("eu")
         );
-        assert_eq!(select_region("api.localhost", "localhost"), RegionSelector::Nearest);
+        assert_eq!(
+            select_region("api.localhost", "localhost"),
+            RegionSelector::Nearest
+        );
     }
 }

@@ -14,9 +14,9 @@
 pub mod config;
 pub mod health;
 pub mod hosts;
-pub mod status;
 pub mod proxy;
 pub mod run;
+pub mod status;
 pub mod tls;
 pub mod topology;
 pub mod upstream;

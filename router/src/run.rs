@@ -12,21 +12,22 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use cloudkv_common::admin;
-use cloudkv_common::fd_limit::{FdLimitError, raise_fd_limit, connection_limit};
+use cloudkv_common::fd_limit::{FdLimitError, connection_limit, raise_fd_limit};
 use cloudkv_common::server::{
-    BindError, PortBinder, Encryption, HttpSettings, MemoryBudget, WorkerPort, Workers, serve_on_workers,
+    BindError, Encryption, HttpSettings, MemoryBudget, PortBinder, WorkerPort, Workers,
+    serve_on_workers,
 };
 use http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::proxy::{Proxy, ProxySettings, RetryBudget, SharedState};
 use crate::status::{RouterStatus, router};
-use crate::proxy::{RetryBudget, Proxy, ProxySettings, SharedState};
-use crate::tls::{ReloadingCertificate, CertificateFiles, CertificateError};
+use crate::tls::{CertificateError, CertificateFiles, ReloadingCertificate};
 use crate::topology::{Follower, FollowerSettings};
 use crate::upstream::ConnectSettings;
-use cloudkv_proto::tls::{Dialer, TlsRole, Tls, TlsFiles};
+use cloudkv_proto::tls::{Dialer, Tls, TlsFiles, TlsRole};
 
 /// Interval of maintenance of retry budgets and pools.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(100);
@@ -167,7 +168,11 @@ async fn serve_users(
 }
 
 /// Refills retry budgets, and closes unused connections.
-async fn run_maintenance(shared: SharedState, retry_budgets: Vec<Arc<RetryBudget>>, stop: CancellationToken) {
+async fn run_maintenance(
+    shared: SharedState,
+    retry_budgets: Vec<Arc<RetryBudget>>,
+    stop: CancellationToken,
+) {
     let mut runs = 0_u32;
     let sleep = || tokio::time::sleep(MAINTENANCE_INTERVAL);
     while stop.run_until_cancelled(sleep()).await.is_some() {

@@ -7,7 +7,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router, middleware};
-use cloudkv_common::admin::{self, AdminAuth, Component, Readiness, healthz, method_not_allowed, error_response};
+use cloudkv_common::admin::{
+    self, AdminAuth, Component, Readiness, error_response, healthz, method_not_allowed,
+};
 use cloudkv_common::config::Secret;
 use cloudkv_common::telemetry::metrics::{Exposition, write_process};
 use serde_json::{Value, json};

@@ -59,7 +59,8 @@ fn plan(rng: &mut Rng, shape: &HistoryShape) -> Vec<PlannedOp> {
                 8 => RegisterOpKind::Create,
                 _ => RegisterOpKind::Cas(rng.index(3)),
             };
-            let unknown = !matches!(kind, RegisterOpKind::Read) && rng.chance_permille(shape.unknown_permille);
+            let unknown = !matches!(kind, RegisterOpKind::Read)
+                && rng.chance_permille(shape.unknown_permille);
             let lag_factor = if unknown { 20 } else { 1 };
             let happens = start + rng.range(0..shape.max_lag * lag_factor);
             let end = happens + rng.range(0..shape.max_lag);
@@ -86,7 +87,12 @@ impl Register {
         let value = self.written.len() as Value;
         let (needs, sets) = match op.kind {
             RegisterOpKind::Read => {
-                return Some(RegisterOp::completed(op.start, op.end, Precondition::Equals(self.state), None));
+                return Some(RegisterOp::completed(
+                    op.start,
+                    op.end,
+                    Precondition::Equals(self.state),
+                    None,
+                ));
             }
             RegisterOpKind::Write => (Precondition::Any, value),
             RegisterOpKind::Delete => (Precondition::Any, ABSENT),
@@ -125,7 +131,9 @@ pub(super) fn corrupt(rng: &mut Rng, ops: &mut [RegisterOp]) {
     let value = value.unwrap_or(ABSENT);
     let op = &mut ops[at];
     match (op.precondition, rng.index(3)) {
-        (Precondition::Equals(_), 0 | 1) if op.writes != Some(value) => op.precondition = Precondition::Equals(value),
+        (Precondition::Equals(_), 0 | 1) if op.writes != Some(value) => {
+            op.precondition = Precondition::Equals(value)
+        }
         (Precondition::NotEqual(_), 0 | 1) => op.precondition = Precondition::NotEqual(value),
         (Precondition::Any | Precondition::Equals(_) | Precondition::NotEqual(_), _) => {
             op.start /= 2;

@@ -45,7 +45,12 @@ pub struct RegisterOp {
 
 impl RegisterOp {
     /// Creates an operation that completed.
-    pub fn completed(start: u64, end: u64, precondition: Precondition, writes: Option<Value>) -> Self {
+    pub fn completed(
+        start: u64,
+        end: u64,
+        precondition: Precondition,
+        writes: Option<Value>,
+    ) -> Self {
         Self {
             start,
             end: Some(end),

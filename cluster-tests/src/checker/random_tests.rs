@@ -2,7 +2,7 @@
 //! checker.
 
 use super::generate::{HistoryShape, corrupt, generate_history};
-use super::{ABSENT, SearchBudget, Precondition, RegisterOp, Verdict, brute_force, check};
+use super::{ABSENT, Precondition, RegisterOp, SearchBudget, Verdict, brute_force, check};
 use crate::rng::Rng;
 
 #[test]
@@ -23,9 +23,16 @@ fn small_histories_get_the_verdict_of_the_brute_force_checker() {
         }
         let expected = brute_force::is_linearizable(&ops);
         assert_eq!(verdict(&ops), Some(expected), "seed {seed}: {ops:#?}");
-        *(if expected { &mut linearizable } else { &mut violated }) += 1;
+        *(if expected {
+            &mut linearizable
+        } else {
+            &mut violated
+        }) += 1;
     }
-    assert!(linearizable > 1000 && violated > 1000, "{linearizable} linearizable, {violated} not");
+    assert!(
+        linearizable > 1000 && violated > 1000,
+        "{linearizable} linearizable, {violated} not"
+    );
 }
 
 #[test]
@@ -59,7 +66,9 @@ fn verdict(ops: &[RegisterOp]) -> Option<bool> {
 /// Changes a late read so that it returns a value which two acknowledged plain writes, one after
 /// the other and both before the read, have overwritten.
 fn insert_stale_read(rng: &mut Rng, ops: &mut [RegisterOp]) {
-    let plain = |op: &&RegisterOp| op.precondition == Precondition::Any && op.end.is_some() && op.writes > Some(ABSENT);
+    let plain = |op: &&RegisterOp| {
+        op.precondition == Precondition::Any && op.end.is_some() && op.writes > Some(ABSENT)
+    };
     let mut writes: Vec<RegisterOp> = ops.iter().filter(plain).copied().collect();
     writes.sort_by_key(|op| op.end);
     let old = writes[rng.index(writes.len() / 4)];

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::collections::HashSet;
 
 use super::model::{ABSENT, Precondition, RegisterOp, Value};
-use super::op_set::{PackedOpSet, OpSet};
+use super::op_set::{OpSet, PackedOpSet};
 
 /// Maximum number of steps of a search.
 #[derive(Clone, Copy, Debug)]
@@ -208,7 +208,10 @@ impl<'a> Search<'a> {
     fn mark_explored(&mut self) -> bool {
         let used = self.explored.entry((self.placed.packed(), self.state));
         let used = used.or_default();
-        if used.iter().any(|fewer| self.placed_unknown.is_superset_of(fewer)) {
+        if used
+            .iter()
+            .any(|fewer| self.placed_unknown.is_superset_of(fewer))
+        {
             return false;
         }
         used.push(self.placed_unknown.words());
@@ -253,8 +256,9 @@ impl<'a> Search<'a> {
     fn useful_unknown_steps(&self, next: &[usize]) -> Vec<SearchStep> {
         let ends = next.iter().filter_map(|at| self.ops[self.known[*at]].end);
         let first_end = ends.min().unwrap_or(u64::MAX);
-        let free =
-            |at: &usize| !self.placed_unknown.contains(*at) && self.ops[self.unknown[*at]].start <= first_end;
+        let free = |at: &usize| {
+            !self.placed_unknown.contains(*at) && self.ops[self.unknown[*at]].start <= first_end
+        };
         let free: Vec<usize> = (0..self.unknown.len()).filter(free).collect();
         let next = next.iter().map(|at| self.known[*at]);
         let misfits: Vec<Precondition> = next
@@ -265,9 +269,13 @@ impl<'a> Search<'a> {
         let useful = |at: &usize| {
             let op = &self.ops[self.unknown[*at]];
             let state_after = op.writes.unwrap_or(self.state);
-            op.precondition.is_met_by(self.state) && misfits.iter().any(|needs| needs.is_met_by(state_after))
+            op.precondition.is_met_by(self.state)
+                && misfits.iter().any(|needs| needs.is_met_by(state_after))
         };
-        free.into_iter().filter(useful).map(SearchStep::Unknown).collect()
+        free.into_iter()
+            .filter(useful)
+            .map(SearchStep::Unknown)
+            .collect()
     }
 
     /// Returns whether a step overwrites a value that another operation still has to observe.
@@ -276,7 +284,8 @@ impl<'a> Search<'a> {
         if self.state == ABSENT || op.writes.is_none_or(|value| value == self.state) {
             return false;
         }
-        let own = matches!(step, SearchStep::Known(_)) && op.precondition == Precondition::Equals(self.state);
+        let own = matches!(step, SearchStep::Known(_))
+            && op.precondition == Precondition::Equals(self.state);
         let waiting = self.pending_readers.get(&self.state).copied().unwrap_or(0);
         waiting > usize::from(own)
     }

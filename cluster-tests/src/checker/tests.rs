@@ -1,6 +1,6 @@
 //! Hand-written histories, linearizable and not.
 
-use super::{ABSENT, SearchBudget, Precondition, RegisterOp, Verdict, check};
+use super::{ABSENT, Precondition, RegisterOp, SearchBudget, Verdict, check};
 
 fn read(start: u64, end: u64, value: u64) -> RegisterOp {
     RegisterOp::completed(start, end, Precondition::Equals(value), None)
@@ -102,7 +102,10 @@ fn a_write_of_unknown_outcome_may_take_effect_late_or_never() {
         read(5, 6, 2),
         read(7, 8, 1),
     ]);
-    assert_violated(&[read(0, 1, 1), RegisterOp::with_unknown_outcome(2, Precondition::Any, 1)]);
+    assert_violated(&[
+        read(0, 1, 1),
+        RegisterOp::with_unknown_outcome(2, Precondition::Any, 1),
+    ]);
 }
 
 #[test]
@@ -146,7 +149,10 @@ fn a_violation_reports_the_longest_order() {
 
 #[test]
 fn a_search_without_budget_decides_nothing() {
-    assert_eq!(check(&[write(0, 1, 1)], SearchBudget(0)), Verdict::Undecided);
+    assert_eq!(
+        check(&[write(0, 1, 1)], SearchBudget(0)),
+        Verdict::Undecided
+    );
 }
 
 #[test]

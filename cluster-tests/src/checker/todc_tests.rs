@@ -5,7 +5,7 @@ use todc_utils::linearizability::WGLChecker;
 use todc_utils::linearizability::history::{Action, History};
 
 use super::generate::{HistoryShape, corrupt, generate_history};
-use super::{ABSENT, SearchBudget, RegisterOp, Value, Verdict, check};
+use super::{ABSENT, RegisterOp, SearchBudget, Value, Verdict, check};
 use crate::rng::Rng;
 
 struct Register;
@@ -19,7 +19,10 @@ impl Specification for Register {
     }
 
     fn apply(op: &RegisterOp, state: &Value) -> (bool, Value) {
-        (op.precondition.is_met_by(*state), op.writes.unwrap_or(*state))
+        (
+            op.precondition.is_met_by(*state),
+            op.writes.unwrap_or(*state),
+        )
     }
 }
 
@@ -73,7 +76,11 @@ fn random_histories_get_the_verdict_of_an_independent_checker() {
             assert_ne!(verdict, Verdict::Undecided, "seed {seed}");
             let ours = verdict == Verdict::Linearizable;
             assert_eq!(ours, reference_verdict(&ops), "seed {seed}: {ops:#?}");
-            *(if ours { &mut linearizable } else { &mut violated }) += 1;
+            *(if ours {
+                &mut linearizable
+            } else {
+                &mut violated
+            }) += 1;
             corrupt(&mut rng, &mut ops);
         }
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::recording_client::{RESPONSE_TIMEOUT, ClientContext};
-use super::node_connection::{NodeConnection, ExchangeOutcome};
-use crate::harness::{HttpResponse, Bucket, RawRequest};
+use super::node_connection::{ExchangeOutcome, NodeConnection};
+use super::recording_client::{ClientContext, RESPONSE_TIMEOUT};
+use crate::harness::{Bucket, HttpResponse, RawRequest};
 use crate::rng::Rng;
 
 /// Maximum number of buckets; more would only make the lists long.
@@ -37,7 +37,9 @@ impl BucketListClient {
         Self {
             shared: shared.clone(),
             account: first.account.clone(),
-            connections: nodes.map(|node| NodeConnection::new(*node, RESPONSE_TIMEOUT)).collect(),
+            connections: nodes
+                .map(|node| NodeConnection::new(*node, RESPONSE_TIMEOUT))
+                .collect(),
             rng: Rng::derived(seed, 0xd12),
             acknowledged: BTreeSet::new(),
             possible: BTreeSet::new(),
@@ -82,7 +84,10 @@ impl BucketListClient {
         self.possible.insert(comment.clone());
         let path = format!("/buckets?plan=pro&comment={comment}");
         let request = RawRequest::new("POST", &path).header("api-key", &self.account);
-        match self.connections[seat].exchange(&request.parse_body(b"")).await {
+        match self.connections[seat]
+            .exchange(&request.parse_body(b""))
+            .await
+        {
             ExchangeOutcome::Response(response) if response.status == 201 => {
                 self.acknowledged.insert(comment);
             }

@@ -82,12 +82,17 @@ pub struct CallRecord {
 impl CallRecord {
     /// Translates the call for the checker; `None` if it shows nothing.
     pub fn to_register_op(&self) -> Option<RegisterOp> {
-        let completed = |needs, sets| Some(RegisterOp::completed(self.start, self.end, needs, sets));
+        let completed =
+            |needs, sets| Some(RegisterOp::completed(self.start, self.end, needs, sets));
         match (self.outcome, self.action.effect()) {
             (Outcome::Read(value), None) => completed(Precondition::Equals(value), None),
             (Outcome::Written, Some((needs, value))) => completed(needs, Some(value)),
-            (Outcome::ConditionFailed, Some((Precondition::Equals(was), _))) => completed(Precondition::NotEqual(was), None),
-            (Outcome::Unknown, Some((needs, value))) => Some(RegisterOp::with_unknown_outcome(self.start, needs, value)),
+            (Outcome::ConditionFailed, Some((Precondition::Equals(was), _))) => {
+                completed(Precondition::NotEqual(was), None)
+            }
+            (Outcome::Unknown, Some((needs, value))) => {
+                Some(RegisterOp::with_unknown_outcome(self.start, needs, value))
+            }
             // A failed read shows nothing; and a client makes no other pairs.
             (
                 Outcome::Unknown
@@ -139,7 +144,7 @@ pub fn to_register_ops(records: &[CallRecord]) -> (Vec<RegisterOp>, Vec<usize>) 
 
 #[cfg(test)]
 mod tests {
-    use super::{Action, Outcome, CallRecord};
+    use super::{Action, CallRecord, Outcome};
     use crate::checker::{Precondition, RegisterOp};
 
     fn op(action: Action, outcome: Outcome) -> Option<RegisterOp> {
@@ -159,16 +164,29 @@ mod tests {
     fn calls_translate_to_operations() {
         let replace = Action::PutIfMatch { was: 3, value: 4 };
         let completed = |needs, sets| Some(RegisterOp::completed(5, 9, needs, sets));
-        assert_eq!(op(Action::Get, Outcome::Read(3)), completed(Precondition::Equals(3), None));
-        assert_eq!(op(replace, Outcome::Written), completed(Precondition::Equals(3), Some(4)));
-        assert_eq!(op(replace, Outcome::ConditionFailed), completed(Precondition::NotEqual(3), None));
+        assert_eq!(
+            op(Action::Get, Outcome::Read(3)),
+            completed(Precondition::Equals(3), None)
+        );
+        assert_eq!(
+            op(replace, Outcome::Written),
+            completed(Precondition::Equals(3), Some(4))
+        );
+        assert_eq!(
+            op(replace, Outcome::ConditionFailed),
+            completed(Precondition::NotEqual(3), None)
+        );
         assert_eq!(
             op(Action::Create(4), Outcome::ConditionFailed),
             completed(Precondition::NotEqual(0), None)
         );
         assert_eq!(
             op(Action::DeleteIfMatch(3), Outcome::Unknown),
-            Some(RegisterOp::with_unknown_outcome(5, Precondition::Equals(3), 0))
+            Some(RegisterOp::with_unknown_outcome(
+                5,
+                Precondition::Equals(3),
+                0
+            ))
         );
         assert_eq!(op(Action::Get, Outcome::Unknown), None);
         assert_eq!(op(Action::Put(1), Outcome::NotDone), None);

@@ -32,8 +32,7 @@ pub(super) async fn damage(
     region.restart(seat).await;
     region.wait_formed_within(HEALTHY_TIMEOUT).await;
     let spacing = 512 << rng.range(0..6);
-    let flipped =
-        region.nodes[seat].damage_state(0..80, usize::try_from(spacing).unwrap_or(4096));
+    let flipped = region.nodes[seat].damage_state(0..80, usize::try_from(spacing).unwrap_or(4096));
     tokio::time::sleep(hold).await;
     for _ in 0..MAX_RESTARTS {
         let marker = region.nodes[seat].data_dir().join("state-damaged");

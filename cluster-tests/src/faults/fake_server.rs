@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Defect {
     /// None: the server is correct.
-    NoDefect,
+    Healthy,
     /// One read in 50 returns the value before the last one.
     StaleReads,
     /// One write in 20 is acknowledged and lost.
@@ -95,8 +95,12 @@ impl FakeServer {
     ) -> (Response<Full<Bytes>>, bool) {
         let (keys, version) = &mut *self.keys.lock().unwrap();
         *version += 1;
-        let is_due = |every: u64, defect: Defect| self.defect == defect && version.is_multiple_of(every);
-        let (is_stale_read, is_lost) = (is_due(50, Defect::StaleReads), is_due(20, Defect::LostWrites));
+        let is_due =
+            |every: u64, defect: Defect| self.defect == defect && version.is_multiple_of(every);
+        let (is_stale_read, is_lost) = (
+            is_due(50, Defect::StaleReads),
+            is_due(20, Defect::LostWrites),
+        );
         let (ignores_condition, is_refused) = (
             is_due(10, Defect::IgnoredConditions),
             is_due(50, Defect::FalseRefusals),
@@ -108,7 +112,9 @@ impl FakeServer {
             let before = key.versions.len().checked_sub(2).filter(|_| is_stale_read);
             let value = before.map_or(current, |at| key.versions[at].clone());
             return (
-                value.map_or_else(not_found_response, |(value, etag)| value_response(value, etag)),
+                value.map_or_else(not_found_response, |(value, etag)| {
+                    value_response(value, etag)
+                }),
                 false,
             );
         }
@@ -123,7 +129,9 @@ impl FakeServer {
         }
         let response = match value {
             _ if is_refused => empty_response(503),
-            Some(_) => response_with_etag(200, *version).body(Full::default()).unwrap(),
+            Some(_) => response_with_etag(200, *version)
+                .body(Full::default())
+                .unwrap(),
             None => empty_response(200),
         };
         (response, false)
@@ -152,7 +160,9 @@ fn response_with_etag(status: u16, etag: u64) -> http::response::Builder {
 }
 
 fn value_response(value: Bytes, etag: u64) -> Response<Full<Bytes>> {
-    response_with_etag(200, etag).body(Full::new(value)).unwrap()
+    response_with_etag(200, etag)
+        .body(Full::new(value))
+        .unwrap()
 }
 
 fn empty_response(status: u16) -> Response<Full<Bytes>> {

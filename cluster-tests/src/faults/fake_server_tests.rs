@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::recording_client::{RecordingClient, ClientContext};
 use super::fake_server::{Defect, serve};
 use super::history::History;
 use super::history_checker::HistoryChecker;
+use super::recording_client::{ClientContext, RecordingClient};
 use crate::harness::{Bucket, eventually};
 
 /// Enough calls for a server to show its defect many times.
@@ -32,7 +32,8 @@ async fn check_server(defect: Defect) -> Vec<String> {
         think_time_ms: 0..0,
         stop: AtomicBool::new(false),
     });
-    let clients = (0..8).map(|number| tokio::spawn(RecordingClient::new(&shared, number, 0, 1).run()));
+    let clients =
+        (0..8).map(|number| tokio::spawn(RecordingClient::new(&shared, number, 0, 1).run()));
     let clients: Vec<_> = clients.collect();
     eventually("there was load", Duration::from_secs(60), async || {
         (shared.history.counts.answered() >= CALL_COUNT).then_some(())
@@ -49,7 +50,7 @@ async fn check_server(defect: Defect) -> Vec<String> {
 
 #[tokio::test]
 async fn a_correct_server_passes() {
-    assert_eq!(check_server(Defect::NoDefect).await, Vec::<String>::new());
+    assert_eq!(check_server(Defect::Healthy).await, Vec::<String>::new());
 }
 
 #[tokio::test]

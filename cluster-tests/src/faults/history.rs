@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::call_record::{Outcome, CallRecord};
+use super::call_record::{CallRecord, Outcome};
 
 /// Time for which a set of keys is used. It bounds the calls of unknown outcome on one key.
 pub(super) const GENERATION_PERIOD: Duration = Duration::from_secs(5);
@@ -91,7 +91,9 @@ impl OutcomeCounts {
 
 impl fmt::Display for OutcomeCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts = self.counters().map(|(name, count)| format!("{count} {name}"));
+        let parts = self
+            .counters()
+            .map(|(name, count)| format!("{count} {name}"));
         f.write_str(&parts.join(", "))
     }
 }
@@ -149,16 +151,25 @@ impl History {
 
     /// Records a response that no client should get.
     pub fn record_anomaly(&self, anomaly: String) {
-        self.anomalies.lock().expect("no client panics here").push(anomaly);
+        self.anomalies
+            .lock()
+            .expect("no client panics here")
+            .push(anomaly);
     }
 
     /// Returns the responses that no client should have got.
     pub fn anomalies(&self) -> Vec<String> {
-        self.anomalies.lock().expect("no client panics here").clone()
+        self.anomalies
+            .lock()
+            .expect("no client panics here")
+            .clone()
     }
 
     /// Takes the oldest generation if it ended at least this long ago.
-    pub(super) fn take_ended_generation(&self, ago: Duration) -> Option<(u64, HashMap<u64, Vec<CallRecord>>)> {
+    pub(super) fn take_ended_generation(
+        &self,
+        ago: Duration,
+    ) -> Option<(u64, HashMap<u64, Vec<CallRecord>>)> {
         let mut generations = self.generations.lock().expect("no client panics here");
         let (oldest, _) = generations.first_key_value()?;
         let end = GENERATION_PERIOD * u32::try_from(oldest + 1).unwrap_or(u32::MAX);

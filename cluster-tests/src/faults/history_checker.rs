@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 
-use super::call_record::{Action, Outcome, CallRecord, to_register_ops};
-use super::recording_client::{RecordingClient, RESPONSE_TIMEOUT, ClientContext};
+use super::call_record::{Action, CallRecord, Outcome, to_register_ops};
 use super::history::KeyName;
+use super::recording_client::{ClientContext, RESPONSE_TIMEOUT, RecordingClient};
 use crate::checker::{ABSENT, SearchBudget, Value, Verdict, check};
 
 /// Maximum number of concurrent reads.
@@ -71,7 +71,10 @@ impl HistoryChecker {
 
     /// Checks generations of keys that are no longer used, until the run is stopped or a key fails.
     pub async fn run(mut self) -> Self {
-        let after = self.extra_check.as_ref().map_or(RESPONSE_TIMEOUT * 3, |extra| extra.delay);
+        let after = self
+            .extra_check
+            .as_ref()
+            .map_or(RESPONSE_TIMEOUT * 3, |extra| extra.delay);
         while !self.shared.is_stopped() && self.failures.is_empty() {
             match self.shared.history.take_ended_generation(after) {
                 Some((generation, keys)) => self.check_generation(generation, keys).await,
@@ -87,16 +90,19 @@ impl HistoryChecker {
             self.check_generation(generation, keys).await;
         }
         let checked_keys = std::mem::take(&mut self.checked_keys);
-        let rereads = checked_keys.iter().enumerate().map(async |(index, checked)| {
-            let read = read_key(&self.shared, checked.key, index).await;
-            match read.map(|record| record.outcome) {
-                Some(Outcome::Read(value)) if checked.possible_values.contains(&value) => None,
-                read_result => Some(format!(
-                    "{} holds {read_result:?} at the end, not one of {:?}",
-                    checked.key, checked.possible_values
-                )),
-            }
-        });
+        let rereads = checked_keys
+            .iter()
+            .enumerate()
+            .map(async |(index, checked)| {
+                let read = read_key(&self.shared, checked.key, index).await;
+                match read.map(|record| record.outcome) {
+                    Some(Outcome::Read(value)) if checked.possible_values.contains(&value) => None,
+                    read_result => Some(format!(
+                        "{} holds {read_result:?} at the end, not one of {:?}",
+                        checked.key, checked.possible_values
+                    )),
+                }
+            });
         let failures: Vec<Option<String>> = stream::iter(rereads)
             .buffer_unordered(MAX_CONCURRENT_READS)
             .collect()
@@ -120,7 +126,8 @@ impl HistoryChecker {
         let results = tokio::task::spawn_blocking(move || {
             let results = histories.into_iter().map(|(key, records)| {
                 let extra = || {
-                    extra.as_ref()
+                    extra
+                        .as_ref()
                         .map_or(Ok(()), |extra| (extra.check)(key, &records))
                 };
                 let verdict = check_history(&records).and_then(|()| extra());
@@ -155,7 +162,10 @@ impl HistoryChecker {
             .filter_map(|record| record.action.written_value())
             .collect();
         possible.push(value);
-        self.checked_keys.push(CheckedKey { key, possible_values: possible });
+        self.checked_keys.push(CheckedKey {
+            key,
+            possible_values: possible,
+        });
     }
 
     fn record_failure(&mut self, key: KeyName, mut records: Vec<CallRecord>, reason: &str) {
@@ -231,7 +241,9 @@ pub(super) fn check_versions_unique<'a>(
         }
         let first_value = *values.entry(etag).or_insert(value);
         if first_value != value {
-            return Err(format!("{etag} is the version of {first_value} and of {value}"));
+            return Err(format!(
+                "{etag} is the version of {first_value} and of {value}"
+            ));
         }
     }
     Ok(())

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::join_all;
 
-use super::recording_client::{RESPONSE_TIMEOUT, ClientContext};
-use super::node_connection::{NodeConnection, ExchangeOutcome};
-use crate::harness::{HttpResponse, Bucket, RawRequest};
+use super::node_connection::{ExchangeOutcome, NodeConnection};
+use super::recording_client::{ClientContext, RESPONSE_TIMEOUT};
+use crate::harness::{Bucket, HttpResponse, RawRequest};
 use crate::rng::Rng;
 
 /// Keys that a bucket of plan `free` may hold while these clients run.
@@ -93,9 +93,17 @@ impl LimitClient {
     async fn create(&self, rng: &mut Rng) -> Option<Bucket> {
         let node = self.shared.nodes[rng.index(self.shared.nodes.len())];
         let request = RawRequest::new("POST", "/buckets").parse_body(b"");
-        match NodeConnection::new(node, RESPONSE_TIMEOUT).exchange(&request).await {
-            ExchangeOutcome::Response(response) if response.status == 201 => Some(Bucket::from_response(&response)),
-            ExchangeOutcome::Response(_) | ExchangeOutcome::NotSent | ExchangeOutcome::Closed | ExchangeOutcome::Lost => None,
+        match NodeConnection::new(node, RESPONSE_TIMEOUT)
+            .exchange(&request)
+            .await
+        {
+            ExchangeOutcome::Response(response) if response.status == 201 => {
+                Some(Bucket::from_response(&response))
+            }
+            ExchangeOutcome::Response(_)
+            | ExchangeOutcome::NotSent
+            | ExchangeOutcome::Closed
+            | ExchangeOutcome::Lost => None,
         }
     }
 }
@@ -103,7 +111,10 @@ impl LimitClient {
 impl BucketFill {
     /// Writes new keys until some were refused, or the run is stopped.
     async fn write(&self, shared: &ClientContext, mut rng: Rng, until_refused: bool) {
-        let connections = shared.nodes.iter().map(|node| NodeConnection::new(*node, RESPONSE_TIMEOUT));
+        let connections = shared
+            .nodes
+            .iter()
+            .map(|node| NodeConnection::new(*node, RESPONSE_TIMEOUT));
         let mut connections: Vec<NodeConnection> = connections.collect();
         let mut refusals_left = WRITES_AFTER_REFUSAL;
         while refusals_left > 0 && (until_refused || !shared.is_stopped()) {
@@ -136,7 +147,8 @@ impl BucketFill {
         // Writes that began after this one count, too; that only makes the check less strict.
         let possible = self.possible_keys.load(Ordering::SeqCst);
         if possible < KEY_LIMIT {
-            let anomaly = format!("node {seat} refuses a new key of at most {possible}, of {KEY_LIMIT}");
+            let anomaly =
+                format!("node {seat} refuses a new key of at most {possible}, of {KEY_LIMIT}");
             shared.history.record_anomaly(anomaly);
         }
     }

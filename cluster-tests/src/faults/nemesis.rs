@@ -3,12 +3,12 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use super::target::FaultTarget;
 use super::disk_damage;
-use super::node_faults;
 use super::fault_kind::{FaultCounts, FaultKind};
+use super::node_faults;
 use super::schedule::FaultStep;
 use super::slow_snapshot::slow_snapshot;
+use super::target::FaultTarget;
 use crate::harness::try_eventually;
 use crate::region::{LinkStats, Region};
 use crate::rng::Rng;
@@ -85,7 +85,9 @@ impl<'a> Nemesis<'a> {
             }
             FaultKind::Pause => node_faults::pause(self.region, seat, step.duration).await,
             FaultKind::Restart => node_faults::restart(self.region, seat, step.duration).await,
-            FaultKind::ClockJump => node_faults::clock_jump(self.region, seat, step.duration, rng).await,
+            FaultKind::ClockJump => {
+                node_faults::clock_jump(self.region, seat, step.duration, rng).await
+            }
             FaultKind::Wipe => self.wipe(seat, rng).await,
             FaultKind::SlowSnapshot => {
                 if !slow_snapshot(self.region, seat, step.duration, rng).await {
@@ -191,7 +193,10 @@ impl<'a> Nemesis<'a> {
     async fn end_network_fault(&mut self, kind: FaultKind, before: u64) {
         let network = &self.region.network;
         let has_effect = async || (network.sum_stats(effect_counter(kind)) > before).then_some(());
-        if try_eventually(Duration::from_secs(1), has_effect).await.is_some() {
+        if try_eventually(Duration::from_secs(1), has_effect)
+            .await
+            .is_some()
+        {
             self.counts.add(kind);
         }
         self.region.network.heal();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::harness::try_eventually;
-use crate::region::{NodeId, Region, NodeStatus};
+use crate::region::{NodeId, NodeStatus, Region};
 use crate::rng::Rng;
 
 /// Jump of a wall clock, in milliseconds.
@@ -50,7 +50,11 @@ pub(super) async fn restart(region: &mut Region, seat: usize, hold: Duration) {
 
 /// Moves the clock of a running node, which must have no effect, and restarts the node.
 pub(super) async fn clock_jump(region: &mut Region, seat: usize, hold: Duration, rng: &mut Rng) {
-    let jump = if rng.chance_permille(500) { CLOCK_JUMP_MS } else { -CLOCK_JUMP_MS };
+    let jump = if rng.chance_permille(500) {
+        CLOCK_JUMP_MS
+    } else {
+        -CLOCK_JUMP_MS
+    };
     region.nodes[seat].set_clock(jump);
     tokio::time::sleep(hold.min(Duration::from_secs(2))).await;
     kill(region, &[seat], Duration::ZERO).await;
@@ -102,7 +106,10 @@ async fn decommission(region: &mut Region, seat: usize, id: &NodeId, rng: &mut R
         let command = ["decommission", &id.0, "--yes"];
         region.admin(seat, &command).await.ok()
     });
-    assert!(accepted.await.is_some(), "node {seat} can't be decommissioned");
+    assert!(
+        accepted.await.is_some(),
+        "node {seat} can't be decommissioned"
+    );
     if rng.chance_permille(300) {
         let has_begun = try_eventually(MEMBERSHIP_CHANGE_TIMEOUT, async || {
             (votes_in(region, id).await != before).then_some(())

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::node_connection::{NodeConnection, ExchangeOutcome};
+use super::node_connection::{ExchangeOutcome, NodeConnection};
 use crate::harness::{HttpResponse, RawRequest};
 
 /// Longer than any response may take.
@@ -70,7 +70,9 @@ impl PlainClient {
         let started = Instant::now();
         loop {
             match self.connections[self.current].exchange(request).await {
-                ExchangeOutcome::Response(response) if response.status == 200 => return Ok(response),
+                ExchangeOutcome::Response(response) if response.status == 200 => {
+                    return Ok(response);
+                }
                 ExchangeOutcome::Response(response) => return Err(PlainError::Answered(response)),
                 ExchangeOutcome::Lost => return Err(PlainError::Lost),
                 ExchangeOutcome::Closed | ExchangeOutcome::NotSent => {}

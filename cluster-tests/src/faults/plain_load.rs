@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::incompressible;
 use super::plain_client::{PlainClient, PlainError};
-use crate::harness::{HttpResponse, Bucket, RawRequest, eventually};
+use crate::harness::{Bucket, HttpResponse, RawRequest, eventually};
 use crate::rng::Rng;
 
 /// Number of errors that are kept for the report.
@@ -149,7 +149,11 @@ impl PlainLoad {
             result.expect("the client task does not panic");
         }
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let shown = self.shared.first_errors.lock().expect("no client panics here");
+        let shown = self
+            .shared
+            .first_errors
+            .lock()
+            .expect("no client panics here");
         PlainLoadResult {
             requests: read(&self.shared.requests),
             retries: read(&self.shared.retries),
@@ -175,8 +179,9 @@ impl FailedRequest {
     }
 
     fn of_write(error: PlainError) -> Self {
-        let is_unknown =
-            |response: &HttpResponse| response.status == 504 && response.text().contains("unknown_outcome");
+        let is_unknown = |response: &HttpResponse| {
+            response.status == 504 && response.text().contains("unknown_outcome")
+        };
         Self {
             description: format!("PUT: {error}"),
             is_unknown: matches!(&error, PlainError::Answered(response) if is_unknown(response)),
@@ -231,7 +236,11 @@ async fn run_client(shared: Arc<LoadState>, number: usize) {
             LoadPattern::NewKeys => put(&shared, &mut plain, &new_key_name(number, sent)).await,
             LoadPattern::Overwrite { keys, bytes } => {
                 let request = write_request(&shared.bucket, rng.range(0..keys), bytes);
-                plain.send(&request).await.map(drop).map_err(FailedRequest::of_write)
+                plain
+                    .send(&request)
+                    .await
+                    .map(drop)
+                    .map_err(FailedRequest::of_write)
             }
         };
         sent += 1;
@@ -313,14 +322,22 @@ async fn use_own_key(
         Some((_, true)) | None => {
             let value = written.map_or(1, |(value, _)| value + 1);
             let request = RawRequest::new("PUT", &path).parse_body(value.to_string().as_bytes());
-            plain.send(&request).await.map_err(FailedRequest::of_write)?;
+            plain
+                .send(&request)
+                .await
+                .map_err(FailedRequest::of_write)?;
             *written = Some((value, false));
             Ok(())
         }
     }
 }
 
-async fn use_any_key(shared: &LoadState, plain: &mut PlainClient, rng: &mut Rng, keys: u64) -> Result<(), FailedRequest> {
+async fn use_any_key(
+    shared: &LoadState,
+    plain: &mut PlainClient,
+    rng: &mut Rng,
+    keys: u64,
+) -> Result<(), FailedRequest> {
     let key = rng.range(0..keys).to_string();
     if rng.chance_permille(500) {
         let get = RawRequest::new("GET", &shared.bucket.key_path(&key));

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::call_record::{Action, Outcome, CallRecord};
-use super::history::{KeyName, History};
-use super::node_connection::{NodeConnection, ExchangeOutcome};
+use super::call_record::{Action, CallRecord, Outcome};
+use super::history::{History, KeyName};
+use super::node_connection::{ExchangeOutcome, NodeConnection};
 use super::version::Version;
 use super::workload::{self, Intent};
 use crate::checker::{ABSENT, Value};
-use crate::harness::{HttpResponse, Bucket, RawRequest};
+use crate::harness::{Bucket, HttpResponse, RawRequest};
 use crate::rng::Rng;
 
 /// Time for a response; after it a write's outcome is unknown.
@@ -124,7 +124,12 @@ impl RecordingClient {
     }
 
     /// Calls and adds the call to the history.
-    async fn call_recorded(&mut self, key: KeyName, action: Action, etag: Option<&str>) -> CallRecord {
+    async fn call_recorded(
+        &mut self,
+        key: KeyName,
+        action: Action,
+        etag: Option<&str>,
+    ) -> CallRecord {
         let record = self.send(key, action, etag).await;
         self.shared.history.record(key, record.clone());
         record
@@ -196,7 +201,8 @@ impl RecordingClient {
         };
         let outcome = outcome.unwrap_or_else(|| {
             let (number, seat) = (self.number, self.seat);
-            let anomaly = format!("client {number} at node {seat}, {key}, {action:?}: {response:?}");
+            let anomaly =
+                format!("client {number} at node {seat}, {key}, {action:?}: {response:?}");
             self.shared.history.record_anomaly(anomaly);
             Outcome::Unknown
         });
@@ -246,7 +252,9 @@ fn build_request(
         }
         Action::Create(value) => {
             let (request, body) = put(value);
-            request.header("If-None-Match", "*").parse_body(body.as_bytes())
+            request
+                .header("If-None-Match", "*")
+                .parse_body(body.as_bytes())
         }
         Action::PutIfMatch { value, .. } => {
             let (request, body) = put(value);

@@ -43,7 +43,11 @@ impl fmt::Display for Report {
         let (seed, lasted) = (self.seed, self.duration.as_secs());
         writeln!(f, "seed {seed}, {lasted} s")?;
         writeln!(f, "calls: {}: {}", self.calls, self.outcomes)?;
-        writeln!(f, "checked: {} calls, {} lists", self.checked_calls, self.checked_lists)?;
+        writeln!(
+            f,
+            "checked: {} calls, {} lists",
+            self.checked_calls, self.checked_lists
+        )?;
         writeln!(f, "faults: {}: {}", self.faults.total(), self.faults)?;
         for note in &self.notes {
             writeln!(f, "{note}")?;
@@ -54,7 +58,11 @@ impl fmt::Display for Report {
         if let Some(kept) = &self.kept_dir {
             writeln!(f, "logs and histories: {}", kept.display())?;
         }
-        let result = if self.has_passed() { "passed" } else { "FAILED" };
+        let result = if self.has_passed() {
+            "passed"
+        } else {
+            "FAILED"
+        };
         write!(f, "result: {result}")
     }
 }

@@ -10,15 +10,15 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::task::{JoinError, JoinHandle};
 
-use super::recording_client::{RecordingClient, ClientContext};
 use super::bucket_list::BucketListClient;
 use super::fault_kind::{FaultCounts, FaultKind};
 use super::history::History;
+use super::history_checker::HistoryChecker;
 use super::key_limits::{self, LimitClient};
 use super::nemesis::Nemesis;
+use super::recording_client::{ClientContext, RecordingClient};
 use super::report::Report;
 use super::schedule::FaultSchedule;
-use super::history_checker::HistoryChecker;
 use crate::region::{Region, RegionOptions};
 
 /// Time beyond its planned duration in which a run waits for every kind of fault to happen.
@@ -108,7 +108,12 @@ pub async fn run(options: &RunOptions) -> Report {
 }
 
 /// Injects faults until the time is over and every kind has happened.
-async fn inject_faults(region: &mut Region, options: &RunOptions, shared: &ClientContext, counts: &mut FaultCounts) {
+async fn inject_faults(
+    region: &mut Region,
+    options: &RunOptions,
+    shared: &ClientContext,
+    counts: &mut FaultCounts,
+) {
     let nodes = options.region.nodes;
     let mut schedule = FaultSchedule::new(options.seed, &options.kinds, nodes, region.shards());
     let mut nemesis = Nemesis::new(region);
@@ -184,7 +189,9 @@ impl RegionLoad {
             .create_bucket_with(&[("plan", "pro")])
             .await;
         let keys = format!("--keys={}", key_limits::KEY_LIMIT);
-        region.admin_with_retries(0, &["plan", "set", "free", &keys]).await;
+        region
+            .admin_with_retries(0, &["plan", "set", "free", &keys])
+            .await;
         let seats = 0..options.region.nodes;
         let shared = Arc::new(ClientContext {
             history: History::new(),
@@ -271,7 +278,9 @@ impl RegionLoad {
         self.shared.stop.store(true, Ordering::Relaxed);
         for result in join_all(self.clients).await {
             if let Err(error) = result {
-                self.shared.history.record_anomaly(format!("client task failed: {error}"));
+                self.shared
+                    .history
+                    .record_anomaly(format!("client task failed: {error}"));
             }
         }
         Ok((

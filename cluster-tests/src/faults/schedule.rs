@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::target::FaultTarget;
 use super::fault_kind::FaultKind;
+use super::target::FaultTarget;
 use crate::rng::Rng;
 
 /// One fault or two at once, and their timing.
@@ -61,14 +61,25 @@ impl FaultSchedule {
             .copied()
             .filter(|k| k.is_network())
             .collect();
-        let combines = matches!(kind, FaultKind::Kill | FaultKind::Pause | FaultKind::Delay | FaultKind::Loss);
+        let combines = matches!(
+            kind,
+            FaultKind::Kill | FaultKind::Pause | FaultKind::Delay | FaultKind::Loss
+        );
         let second = (combines && !network.is_empty() && rng.chance_permille(300)).then(|| {
             let kind = draw_kind(rng, &network);
             (kind, FaultTarget::draw(rng, self.nodes, self.shards))
         });
         // A node that returns within a lease, or before the others notice, is a case of its own.
-        let hold = if rng.chance_permille(250) { 0..300 } else { 500..4000 };
-        let rest = if rng.chance_permille(200) { 0..100 } else { 300..2500 };
+        let hold = if rng.chance_permille(250) {
+            0..300
+        } else {
+            500..4000
+        };
+        let rest = if rng.chance_permille(200) {
+            0..100
+        } else {
+            300..2500
+        };
         FaultStep {
             kind,
             target: FaultTarget::draw(rng, self.nodes, self.shards),
@@ -94,7 +105,7 @@ fn draw_kind(rng: &mut Rng, kinds: &[FaultKind]) -> FaultKind {
 
 #[cfg(test)]
 mod tests {
-    use super::{FaultTarget, FaultKind, FaultSchedule};
+    use super::{FaultKind, FaultSchedule, FaultTarget};
 
     #[test]
     fn a_seed_always_yields_the_same_steps() {
@@ -113,7 +124,11 @@ mod tests {
         for kind in FaultKind::SINGLE_REGION {
             assert!(steps.iter().any(|step| step.kind == kind), "{kind}");
         }
-        for target in [FaultTarget::MetaLeader, FaultTarget::ShardLeader(7), FaultTarget::Seat(2)] {
+        for target in [
+            FaultTarget::MetaLeader,
+            FaultTarget::ShardLeader(7),
+            FaultTarget::Seat(2),
+        ] {
             assert!(steps.iter().any(|step| step.target == target), "{target:?}");
         }
         assert!(steps.iter().any(|step| step.second_fault.is_some()));

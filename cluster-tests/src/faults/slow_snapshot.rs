@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 
-use super::node_faults;
 use super::incompressible;
+use super::node_faults;
 use super::plain_client::PlainClient;
 use crate::harness::{RawRequest, eventually, try_eventually};
 use crate::region::{Region, shard_of};
@@ -49,10 +49,16 @@ pub(super) async fn slow_snapshot(
     region.replace_node(admin_seat, &lost_id).await;
 
     let shared = &*region;
-    let sender = try_eventually(SNAPSHOT_START_TIMEOUT, async || sender_seat(shared, seat).await);
+    let sender = try_eventually(SNAPSHOT_START_TIMEOUT, async || {
+        sender_seat(shared, seat).await
+    });
     let sender = sender.await;
     if let Some(sender) = sender {
-        let hit = if rng.chance_permille(500) { sender } else { seat };
+        let hit = if rng.chance_permille(500) {
+            sender
+        } else {
+            seat
+        };
         match rng.range(0..3) {
             0 => node_faults::kill(region, &[hit], hold).await,
             1 => node_faults::pause(region, hit, hold).await,
@@ -86,7 +92,10 @@ async fn load_ballast(region: &Region) {
     if is_log_purged(region).await {
         return;
     }
-    let bucket = region.api(0).create_bucket_with(&[("plan", "business")]).await;
+    let bucket = region
+        .api(0)
+        .create_bucket_with(&[("plan", "business")])
+        .await;
     let nodes = region.running().into_iter();
     let nodes: Vec<_> = nodes.map(|seat| region.seat(seat).http()).collect();
     let names = (0..).map(|number: u64| format!("ballast-{number}"));

@@ -64,7 +64,10 @@ mod tests {
         };
         assert_eq!(version.etag(), "\"18780000000000ff-2\"");
         assert_eq!(Version::from_etag(&version.etag()), Some(version));
-        assert_eq!(Version::from_token("2.abc.1.18780000000000ff"), Some(version));
+        assert_eq!(
+            Version::from_token("2.abc.1.18780000000000ff"),
+            Some(version)
+        );
         for invalid in ["", "x", "1.2.3", "2.a.1.4d_2.a.3.ff"] {
             assert_eq!(Version::from_token(invalid), None, "{invalid}");
             assert_eq!(Version::from_etag(invalid), None, "{invalid}");

@@ -332,7 +332,9 @@ async fn wait_until_listening(child: &mut Child, root: &Path, log: &LogFile) -> 
         let written = fs::read(&path)
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        if let Some(addresses) = written.filter(|addresses: &AddressesFile| addresses.pid == child.id()) {
+        if let Some(addresses) =
+            written.filter(|addresses: &AddressesFile| addresses.pid == child.id())
+        {
             return addresses;
         }
         assert!(

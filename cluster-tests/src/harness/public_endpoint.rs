@@ -69,6 +69,9 @@ impl PublicEndpoint {
         let admin = self.node.admin_api();
         let change = admin.patch("/plans/business").json(&plan);
         change.unchecked().await.assert_status(200);
-        self.node.api().create_bucket_with(&[("plan", "business")]).await
+        self.node
+            .api()
+            .create_bucket_with(&[("plan", "business")])
+            .await
     }
 }

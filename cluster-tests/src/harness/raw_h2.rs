@@ -82,7 +82,12 @@ impl H2Connection {
     }
 
     /// Sends the headers of a request with a body and returns its stream ID.
-    pub async fn start_request(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> u32 {
+    pub async fn start_request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> u32 {
         self.request(method, path, headers, false).await
     }
 

@@ -117,7 +117,9 @@ impl RawOutcome {
     #[track_caller]
     pub fn assert_refused(&self, statuses: &[u16]) {
         match self {
-            Self::Response(response) => assert!(statuses.contains(&response.status), "{response:?}"),
+            Self::Response(response) => {
+                assert!(statuses.contains(&response.status), "{response:?}")
+            }
             Self::Closed => {}
             Self::Broken(reason) => panic!("neither a response nor a close: {reason}"),
         }
@@ -237,7 +239,10 @@ impl RawConnection {
     }
 
     fn broken(&self, reason: &str) -> RawOutcome {
-        RawOutcome::Broken(format!("{reason}: {:?}", String::from_utf8_lossy(&self.buffer)))
+        RawOutcome::Broken(format!(
+            "{reason}: {:?}",
+            String::from_utf8_lossy(&self.buffer)
+        ))
     }
 }
 
@@ -277,7 +282,9 @@ fn parse_response(bytes: &[u8], is_head: bool, is_open: bool) -> ParsedResponse 
         elapsed: Duration::ZERO,
     };
     match parse_body(&response, &bytes[body_starts..], is_head, is_open) {
-        ParsedBody::Complete(body, length) => ParsedResponse::Complete(HttpResponse { body, ..response }, body_starts + length),
+        ParsedBody::Complete(body, length) => {
+            ParsedResponse::Complete(HttpResponse { body, ..response }, body_starts + length)
+        }
         ParsedBody::Partial => ParsedResponse::Partial,
         ParsedBody::Invalid => ParsedResponse::Invalid("invalid chunks".into()),
     }

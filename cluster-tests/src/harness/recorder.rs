@@ -30,7 +30,10 @@ impl TrafficRecorder {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind a port");
         let address = listener.local_addr().expect("the address of a port");
-        let (to, tape) = (Arc::<Mutex<Option<SocketAddr>>>::default(), Recording::default());
+        let (to, tape) = (
+            Arc::<Mutex<Option<SocketAddr>>>::default(),
+            Recording::default(),
+        );
         let cut = CutSignal::new(watch::Sender::new(false));
         let shared = (tape.clone(), cut.clone());
         let accepting = tokio::spawn(accept(listener, to.clone(), shared));

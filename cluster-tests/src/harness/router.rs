@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::binary::router_binary;
 use super::http::ApiClient;
 use super::log_file::LogFile;
-use super::node::{open_append, clean_env_command};
+use super::node::{clean_env_command, open_append};
 use super::wait::eventually;
 
 /// Time for a router to find a healthy region.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::harness::{HttpResponse, RawRequest};
 
 use super::environment::Environment;
-use super::model::{RequestBody, FormField, Request};
+use super::model::{FormField, Request, RequestBody};
 
 /// Boundary in Postman's format.
 const BOUNDARY: &str = "--------------------------514318624862841937025746";

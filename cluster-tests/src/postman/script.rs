@@ -27,7 +27,11 @@ impl Statement {
     ///
     /// # Errors
     /// Returns an error if an assertion doesn't hold.
-    pub fn run(&self, response: &HttpResponse, environment: &mut Environment) -> Result<(), String> {
+    pub fn run(
+        &self,
+        response: &HttpResponse,
+        environment: &mut Environment,
+    ) -> Result<(), String> {
         let is_ok = match self {
             Self::Status(codes) => codes.contains(&response.status),
             Self::ResponseTimeBelow(limit) => response.elapsed.as_millis() < *limit,

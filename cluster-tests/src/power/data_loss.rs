@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::file_contents::{FileContents, CrashConsistency, LossExtent};
+use super::file_contents::{CrashConsistency, FileContents, LossExtent};
 use super::volume::{FileNode, Volume};
 use crate::rng::Rng;
 

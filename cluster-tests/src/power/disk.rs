@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::file_contents::LossExtent;
 use super::data_loss::DataLoss;
 use super::disk_faults::DiskFaults;
+use super::file_contents::LossExtent;
 use super::volume::Volume;
 
 /// A volume, and a signal for its waiting syncs.
@@ -99,7 +99,9 @@ impl Disk {
 
     /// Turns the power on; everything is lost that wasn't synced.
     pub fn power_on_losing_all(&self) -> io::Result<DataLoss> {
-        self.shared.lock().apply_power_loss_of(LossExtent::Everything, 0)
+        self.shared
+            .lock()
+            .apply_power_loss_of(LossExtent::Everything, 0)
     }
 
     /// Evicts the kernel's pages: what failed syncs have dropped is read as it was before. To be

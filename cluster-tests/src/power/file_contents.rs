@@ -84,7 +84,9 @@ impl FileContents {
 
     /// Returns whether a power loss can take something from the file.
     pub fn is_unsynced(&self) -> bool {
-        self.size != self.durable_size || !self.older_versions.is_empty() || !self.dropped.is_empty()
+        self.size != self.durable_size
+            || !self.older_versions.is_empty()
+            || !self.dropped.is_empty()
     }
 
     /// Reads up to `length` bytes from `offset` on; fewer where the file ends.
@@ -126,7 +128,12 @@ impl FileContents {
         } else {
             0..0
         };
-        let dirty: BTreeSet<u64> = self.older_versions.keys().copied().chain(appended).collect();
+        let dirty: BTreeSet<u64> = self
+            .older_versions
+            .keys()
+            .copied()
+            .chain(appended)
+            .collect();
         let pages: BTreeSet<u64> = dirty.iter().map(|sector| sector / PAGE_SECTORS).collect();
         let drops_all = rng.chance_permille(500);
         let failed = rng.index(pages.len().max(1));
@@ -155,7 +162,8 @@ impl FileContents {
             None => self.sector(sector)?,
         };
         let durable_bytes = self.durable_size.saturating_sub(sector * SECTOR_BYTES);
-        let durable_bytes = usize::try_from(durable_bytes.min(SECTOR_BYTES)).map_err(io::Error::other)?;
+        let durable_bytes =
+            usize::try_from(durable_bytes.min(SECTOR_BYTES)).map_err(io::Error::other)?;
         on_disk[durable_bytes..].fill(0);
         self.dropped.insert(sector, on_disk);
         Ok(())
@@ -212,7 +220,12 @@ impl FileContents {
     }
 
     /// Applies a power loss: `rng` decides what is left of what wasn't synced.
-    pub fn apply_power_loss(&mut self, loss: LossExtent, guarantee: CrashConsistency, rng: &mut Rng) -> io::Result<()> {
+    pub fn apply_power_loss(
+        &mut self,
+        loss: LossExtent,
+        guarantee: CrashConsistency,
+        rng: &mut Rng,
+    ) -> io::Result<()> {
         let loss = loss.for_part(rng);
         self.evict()?;
         let (size, durable) = (self.size, self.durable_size);

@@ -11,8 +11,15 @@ fn all_of(contents: &FileContents) -> Vec<u8> {
     contents.read(0, u64::MAX).unwrap()
 }
 
-fn apply_power_loss(contents: &mut FileContents, loss: LossExtent, guarantee: CrashConsistency, seed: u64) {
-    contents.apply_power_loss(loss, guarantee, &mut Rng::new(seed)).unwrap();
+fn apply_power_loss(
+    contents: &mut FileContents,
+    loss: LossExtent,
+    guarantee: CrashConsistency,
+    seed: u64,
+) {
+    contents
+        .apply_power_loss(loss, guarantee, &mut Rng::new(seed))
+        .unwrap();
 }
 
 #[test]
@@ -24,7 +31,12 @@ fn synced_bytes_stay_and_others_may_be_lost() {
     file.write(500, &[3; 3000]).unwrap();
     file.resize(100).unwrap();
     assert!(file.is_unsynced());
-    apply_power_loss(&mut file, LossExtent::Everything, CrashConsistency::Posix, 1);
+    apply_power_loss(
+        &mut file,
+        LossExtent::Everything,
+        CrashConsistency::Posix,
+        1,
+    );
     assert_eq!(all_of(&file), [1; 2000]);
     file.write(10, b"kept").unwrap();
     apply_power_loss(&mut file, LossExtent::Nothing, CrashConsistency::Posix, 1);
@@ -41,7 +53,12 @@ fn each_sector_is_one_of_its_versions() {
         file.sync();
         file.write(0, &[2; 1536]).unwrap();
         file.write(0, &[3; 1536]).unwrap();
-        apply_power_loss(&mut file, LossExtent::Partial, CrashConsistency::Posix, seed);
+        apply_power_loss(
+            &mut file,
+            LossExtent::Partial,
+            CrashConsistency::Posix,
+            seed,
+        );
         let bytes = all_of(&file);
         for sector in bytes.chunks(512) {
             assert!(sector.iter().all(|byte| *byte == sector[0]));
@@ -93,7 +110,12 @@ fn dropped_pages_are_readable_and_no_later_sync_writes_them() {
         file.sync();
         assert_eq!(file.read(4095, 2).unwrap(), [2, 3]);
         assert!(file.is_unsynced());
-        apply_power_loss(&mut file, LossExtent::Nothing, CrashConsistency::Posix, seed);
+        apply_power_loss(
+            &mut file,
+            LossExtent::Nothing,
+            CrashConsistency::Posix,
+            seed,
+        );
         let bytes = all_of(&file);
         assert_eq!(bytes.len(), 12288);
         let pages: Vec<u8> = bytes.chunks(4096).map(|page| page[0]).collect();
@@ -117,7 +139,12 @@ fn pages_written_again_after_a_failed_sync_are_durable_after_the_next() {
         file.write(100, &[4; 10]).unwrap();
         file.write(4096, &[5; 8192]).unwrap();
         file.sync();
-        apply_power_loss(&mut file, LossExtent::Everything, CrashConsistency::Posix, seed);
+        apply_power_loss(
+            &mut file,
+            LossExtent::Everything,
+            CrashConsistency::Posix,
+            seed,
+        );
         let bytes = all_of(&file);
         assert_eq!(bytes[..100], [2; 100], "a page is written as a whole");
         assert_eq!(bytes[100..110], [4; 10]);
@@ -125,7 +152,12 @@ fn pages_written_again_after_a_failed_sync_are_durable_after_the_next() {
         // And without that sync they may be lost, to the state that was durable before.
         let mut file = with_failed_sync(seed);
         file.write(0, &[4; 4096]).unwrap();
-        apply_power_loss(&mut file, LossExtent::Everything, CrashConsistency::Posix, seed);
+        apply_power_loss(
+            &mut file,
+            LossExtent::Everything,
+            CrashConsistency::Posix,
+            seed,
+        );
         assert_eq!(all_of(&file), [1; 4096]);
     }
 }

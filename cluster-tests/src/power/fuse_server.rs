@@ -210,7 +210,10 @@ impl Filesystem for FuseServer {
 
     fn rmdir(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let place = (parent.0, name.to_owned());
-        reply_empty(self.with_volume(|volume| volume.unlink(place, false)), reply);
+        reply_empty(
+            self.with_volume(|volume| volume.unlink(place, false)),
+            reply,
+        );
     }
 
     fn rename(
@@ -354,7 +357,16 @@ impl Filesystem for FuseServer {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        reply.statfs(BLOCK_COUNT, BLOCK_COUNT, BLOCK_COUNT, 1 << 20, 1 << 20, BLOCK_BYTES, 255, BLOCK_BYTES);
+        reply.statfs(
+            BLOCK_COUNT,
+            BLOCK_COUNT,
+            BLOCK_COUNT,
+            1 << 20,
+            1 << 20,
+            BLOCK_BYTES,
+            255,
+            BLOCK_BYTES,
+        );
     }
 
     fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {

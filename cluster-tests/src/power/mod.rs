@@ -37,20 +37,20 @@
 //! | `fuse_server` | serves the kernel's calls (Linux alone) |
 //! | `disk` | the handle of tests |
 
+mod data_loss;
+mod disk;
+mod disk_faults;
 mod file_contents;
 #[cfg(test)]
 mod file_contents_tests;
-mod disk;
-mod data_loss;
 #[cfg(target_os = "linux")]
 mod fuse_server;
 mod namespace;
-mod disk_faults;
 mod volume;
 #[cfg(test)]
 mod volume_tests;
 
-pub use file_contents::CrashConsistency;
-pub use disk::Disk;
 pub use data_loss::DataLoss;
+pub use disk::Disk;
 pub use disk_faults::{Area, DiskFaults};
+pub use file_contents::CrashConsistency;

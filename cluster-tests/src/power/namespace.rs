@@ -183,7 +183,12 @@ mod tests {
             .collect()
     }
 
-    fn apply_power_loss(names: &mut Namespace, loss: LossExtent, guarantee: CrashConsistency, seed: u64) {
+    fn apply_power_loss(
+        names: &mut Namespace,
+        loss: LossExtent,
+        guarantee: CrashConsistency,
+        seed: u64,
+    ) {
         names.apply_power_loss(loss, |_| guarantee, &mut Rng::new(seed));
     }
 
@@ -197,7 +202,12 @@ mod tests {
         names.link((3, "inside".into()), 5);
         names.sync(3);
         names.unlink(root_entry("a"));
-        apply_power_loss(&mut names, LossExtent::Everything, CrashConsistency::Posix, 1);
+        apply_power_loss(
+            &mut names,
+            LossExtent::Everything,
+            CrashConsistency::Posix,
+            1,
+        );
         assert_eq!(listed(&names), [("a".into(), 2), ("folder".into(), 3)]);
         assert_eq!(names.find(3, OsStr::new("inside")), Some(5));
     }
@@ -208,7 +218,12 @@ mod tests {
         names.link(root_entry("folder"), 3);
         names.link((3, "inside".into()), 5);
         names.sync(3);
-        apply_power_loss(&mut names, LossExtent::Everything, CrashConsistency::Posix, 1);
+        apply_power_loss(
+            &mut names,
+            LossExtent::Everything,
+            CrashConsistency::Posix,
+            1,
+        );
         assert_eq!(names.find(3, OsStr::new("inside")), None);
         assert!(!names.referenced_inodes().contains(&5));
     }
@@ -222,7 +237,12 @@ mod tests {
             names.sync(ROOT);
             names.link(root_entry("new"), 3);
             names.rename(root_entry("new"), root_entry("current"));
-            apply_power_loss(&mut names, LossExtent::Partial, CrashConsistency::Posix, seed);
+            apply_power_loss(
+                &mut names,
+                LossExtent::Partial,
+                CrashConsistency::Posix,
+                seed,
+            );
             let found = names.find(ROOT, OsStr::new("current")).unwrap();
             assert!(found == 2 || names.find(ROOT, OsStr::new("new")).is_none());
             kept += usize::from(found == 3);

@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 
 use rustix::io::Errno;
 
-use super::file_contents::{FileContents, CrashConsistency};
-use super::namespace::{Inode, Namespace, EntryKey, ROOT};
 use super::disk_faults::{Area, DiskFaults};
+use super::file_contents::{CrashConsistency, FileContents};
+use super::namespace::{EntryKey, Inode, Namespace, ROOT};
 use crate::rng::Rng;
 
 /// Folder with the guarantees of a journaling file system.

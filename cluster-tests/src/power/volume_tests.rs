@@ -19,7 +19,9 @@ fn mount_disk() -> Option<(TempDir, Disk)> {
 
 #[test]
 fn a_power_loss_keeps_synced_data() {
-    let Some((dir, disk)) = mount_disk() else { return };
+    let Some((dir, disk)) = mount_disk() else {
+        return;
+    };
     let at = dir.path().join("data");
     fs::create_dir(at.join("log")).unwrap();
     let path = at.join("log/file");
@@ -42,7 +44,9 @@ fn a_power_loss_keeps_synced_data() {
 
 #[test]
 fn writes_around_the_page_cache_are_seen_and_not_durable() {
-    let Some((dir, disk)) = mount_disk() else { return };
+    let Some((dir, disk)) = mount_disk() else {
+        return;
+    };
     let path = dir.path().join("data/file");
     fs::write(&path, vec![1; 8192]).unwrap();
     let flag = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).unwrap();
@@ -70,7 +74,9 @@ fn writes_around_the_page_cache_are_seen_and_not_durable() {
 
 #[test]
 fn a_disk_fails_on_command() {
-    let Some((dir, disk)) = mount_disk() else { return };
+    let Some((dir, disk)) = mount_disk() else {
+        return;
+    };
     fs::create_dir(dir.path().join("data/log")).unwrap();
     let path = dir.path().join("data/log/file");
     let file = File::create(&path).unwrap();
@@ -113,7 +119,9 @@ fn a_disk_fails_on_command() {
 
 #[test]
 fn rocksdb_keeps_what_it_flushed() {
-    let Some((dir, disk)) = mount_disk() else { return };
+    let Some((dir, disk)) = mount_disk() else {
+        return;
+    };
     let path = dir.path().join("data/state");
     let open = || {
         let mut options = rocksdb::Options::default();

@@ -82,7 +82,11 @@ async fn list_page(api: &ApiClient, bucket: &Bucket, after: &str) -> Option<Opti
 }
 
 /// Reads a key; `Some(None)` if it doesn't exist any more.
-async fn read_key(api: &ApiClient, bucket: &Bucket, name: String) -> Option<Option<(String, LiveKey)>> {
+async fn read_key(
+    api: &ApiClient,
+    bucket: &Bucket,
+    name: String,
+) -> Option<Option<(String, LiveKey)>> {
     let response = api.get(&bucket.key_path(&name)).try_send().await.ok()?;
     match response.status {
         200 => {}

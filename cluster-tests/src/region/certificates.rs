@@ -72,5 +72,9 @@ fn run(dir: &Path, args: &[&str]) {
     let command = command.arg("certs").args(args).arg("--dir").arg(dir);
     let output = command.output().expect("run the node's command");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "certs {}: {stderr}", args.join(" "));
+    assert!(
+        output.status.success(),
+        "certs {}: {stderr}",
+        args.join(" ")
+    );
 }

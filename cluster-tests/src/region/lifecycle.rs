@@ -9,11 +9,11 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use super::certificates::Certificates;
-use super::node_process::{NodeProcess, NodeFlags, StartMode};
 use super::network::Network;
+use super::node_process::{NodeFlags, NodeProcess, StartMode};
 use super::seats::Seat;
 use super::status::NodeId;
-use crate::harness::{ApiClient, node_command, eventually};
+use crate::harness::{ApiClient, eventually, node_command};
 use crate::power::DataLoss;
 
 /// Time for a node to listen, and below that for a region to form. Debug builds on a busy machine
@@ -33,8 +33,11 @@ struct RegionPermit;
 impl RegionPermit {
     /// Waits for a permit, and blocks: a test has nothing else to do then.
     fn wait() -> Self {
-        let max_regions = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
-        let running = RUNNING_REGIONS.lock().unwrap_or_else(PoisonError::into_inner);
+        let max_regions =
+            std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+        let running = RUNNING_REGIONS
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let is_full = |running: &mut usize| *running >= max_regions;
         let running = REGION_ENDED.wait_while(running, is_full);
         *running.unwrap_or_else(PoisonError::into_inner) += 1;
@@ -44,7 +47,9 @@ impl RegionPermit {
 
 impl Drop for RegionPermit {
     fn drop(&mut self) {
-        *RUNNING_REGIONS.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        *RUNNING_REGIONS
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) -= 1;
         REGION_ENDED.notify_one();
     }
 }
@@ -259,7 +264,9 @@ impl Region {
     /// Wipes a stopped node's disk and starts it again, without waiting for it to listen.
     pub fn launch_wiped(&mut self, seat: usize) {
         let others = (0..self.nodes.len()).filter(|other| *other != seat);
-        let others = others.filter(|other| self.nodes[*other].is_running()).collect();
+        let others = others
+            .filter(|other| self.nodes[*other].is_running())
+            .collect();
         self.nodes[seat].wipe();
         self.launch(seat, &StartMode::Join(others));
     }
@@ -267,7 +274,8 @@ impl Region {
     /// Runs `cloudkv-node admin replace` through the node at `seat`: the lost node never comes
     /// back.
     pub async fn replace_node(&self, seat: usize, lost_id: &NodeId) {
-        self.admin_with_retries(seat, &["replace", &lost_id.0]).await;
+        self.admin_with_retries(seat, &["replace", &lost_id.0])
+            .await;
     }
 
     /// Runs an operator's command through the node at `seat`; returns its output, or its error

@@ -40,11 +40,7 @@ impl Region {
 
     /// Returns the unexpected log lines that need an operator's action, with their seats.
     pub fn unexpected_errors(&self) -> Vec<String> {
-        let is_expected = |line: &str| {
-            self.expected_errors
-                .iter()
-                .any(|text| line.contains(text))
-        };
+        let is_expected = |line: &str| self.expected_errors.iter().any(|text| line.contains(text));
         let of_member = |(seat, member): (usize, &NodeProcess)| {
             let errors = member.log().errors().into_iter();
             let errors = errors.filter(|line| !is_expected(line));
@@ -52,11 +48,7 @@ impl Region {
                 .map(|line| format!("node {seat}: {line}"))
                 .collect::<Vec<_>>()
         };
-        self.nodes
-            .iter()
-            .enumerate()
-            .flat_map(of_member)
-            .collect()
+        self.nodes.iter().enumerate().flat_map(of_member).collect()
     }
 
     /// Takes the exits of nodes that were allowed to exit by themselves; these don't run any more.

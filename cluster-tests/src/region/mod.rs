@@ -15,31 +15,31 @@
 //! Tests and their clients call the nodes' public and admin ports directly.
 
 mod bottleneck;
+mod bucket_contents;
 mod certificates;
 mod lifecycle;
-mod bucket_contents;
-mod pump;
-mod log_check;
-mod node_process;
-mod network;
-mod observe;
-mod sharding;
-mod proxy;
-mod seats;
 mod link_shape;
-mod status;
+mod log_check;
 mod multi_region;
+mod network;
+mod node_process;
+mod observe;
+mod proxy;
+mod pump;
+mod seats;
+mod sharding;
+mod status;
 
 #[cfg(test)]
 mod network_tests;
 
+pub use bucket_contents::{BucketContents, BucketValues, LiveKey};
 pub use certificates::Certificates;
 pub use lifecycle::{Region, RegionOptions};
-pub use bucket_contents::{BucketValues, LiveKey, BucketContents};
-pub use node_process::{NodeProcess, NodeFlags, StartMode};
-pub use network::Network;
-pub use sharding::{key_in_shard, shard_of};
-pub use seats::Seat;
 pub use link_shape::{Direction, FlowShape, LinkShape, LinkStats};
-pub use status::{GroupStatus, NodeId, PeerStatus, NodeStatus, SnapshotTransferStatus};
 pub use multi_region::MultiRegionCluster;
+pub use network::Network;
+pub use node_process::{NodeFlags, NodeProcess, StartMode};
+pub use seats::Seat;
+pub use sharding::{key_in_shard, shard_of};
+pub use status::{GroupStatus, NodeId, NodeStatus, PeerStatus, SnapshotTransferStatus};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::lifecycle::{FORM_TIMEOUT, Region, RegionOptions};
 use super::bucket_contents::BucketValues;
+use super::lifecycle::{FORM_TIMEOUT, Region, RegionOptions};
 use super::node_process::StartMode;
 use crate::harness::{Bucket, eventually};
 
@@ -111,7 +111,9 @@ impl MultiRegionCluster {
             .zip(statuses)
             .filter_map(|(seat, status)| {
                 let status = status?;
-                let group_status = status.group(group).filter(|group_status| group_status.is_leader())?;
+                let group_status = status
+                    .group(group)
+                    .filter(|group_status| group_status.is_leader())?;
                 Some((group_status.term, seat))
             });
         led.max().map(|(_, seat)| seat)
@@ -142,9 +144,7 @@ impl MultiRegionCluster {
     /// Isolates a region from the others.
     pub fn isolate_region(&self, region: usize) {
         for one in self.seats(region) {
-            for other in
-                (0..self.inner.nodes.len()).filter(|it| !self.seats(region).contains(it))
-            {
+            for other in (0..self.inner.nodes.len()).filter(|it| !self.seats(region).contains(it)) {
                 self.inner.network.cut(one, other);
             }
         }
@@ -154,7 +154,9 @@ impl MultiRegionCluster {
     pub fn delay_regions(&self, delay: Duration) {
         let nodes = self.inner.nodes.len();
         for from in 0..nodes {
-            for to in (0..nodes).filter(|to| to / self.nodes_per_region != from / self.nodes_per_region) {
+            for to in
+                (0..nodes).filter(|to| to / self.nodes_per_region != from / self.nodes_per_region)
+            {
                 self.inner.network.shape(from, to, |link| {
                     link.requests.delay = delay;
                     link.replies.delay = delay;
@@ -167,23 +169,29 @@ impl MultiRegionCluster {
     /// version, and count the same; returns them.
     pub async fn wait_bucket_converged(&self, bucket: &Bucket) -> BucketValues {
         let regions = self.running_regions();
-        eventually("all regions hold the same", CONVERGENCE_TIMEOUT, async || {
-            let all = regions.iter().map(|region| self.bucket_values(*region, bucket));
-            let all = join_all(all).await;
-            let first = all.first()?.clone()?;
-            let are_equal = all.iter().all(|other| other.as_ref() == Some(&first));
-            if !are_equal {
-                return None;
-            }
-            for region in &regions {
-                let seat = self.any_running(*region)?;
-                let summary = self.inner.api(seat).try_bucket_summary(bucket).await?;
-                if summary["estimated_keys"] != first.len() {
+        eventually(
+            "all regions hold the same",
+            CONVERGENCE_TIMEOUT,
+            async || {
+                let all = regions
+                    .iter()
+                    .map(|region| self.bucket_values(*region, bucket));
+                let all = join_all(all).await;
+                let first = all.first()?.clone()?;
+                let are_equal = all.iter().all(|other| other.as_ref() == Some(&first));
+                if !are_equal {
                     return None;
                 }
-            }
-            Some(first)
-        })
+                for region in &regions {
+                    let seat = self.any_running(*region)?;
+                    let summary = self.inner.api(seat).try_bucket_summary(bucket).await?;
+                    if summary["estimated_keys"] != first.len() {
+                        return None;
+                    }
+                }
+                Some(first)
+            },
+        )
         .await
     }
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use super::bottleneck::Bottleneck;
+use super::link_shape::{Direction, FlowShape, LinkShape, LinkStats};
 use super::proxy::{self, LinkControl};
 use super::seats::{self, Seat};
-use super::link_shape::{Direction, FlowShape, LinkShape, LinkStats};
 
 /// Bandwidth limits that all links of a node share, in each direction.
 #[derive(Clone, Default)]

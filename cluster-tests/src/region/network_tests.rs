@@ -8,8 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::network::Network;
 use super::link_shape::Direction;
+use super::network::Network;
 use crate::harness::eventually;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -204,7 +204,9 @@ async fn a_lossy_link_stalls_and_resets_but_keeps_the_order() {
     network.shape_all(0, |flow| flow.resets_permille = 1000);
     send_text(&mut stream, b"lost").await;
     let mut rest = vec![];
-    let ended = timeout(TIMEOUT, stream.read_to_end(&mut rest)).await.unwrap();
+    let ended = timeout(TIMEOUT, stream.read_to_end(&mut rest))
+        .await
+        .unwrap();
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::seats::Seat;
 use crate::harness::{ApiClient, LogFile, clean_env_command, node_command};
-use crate::power::{Disk, DataLoss};
+use crate::power::{DataLoss, Disk};
 
 /// Time for a node to stop after SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(90);
@@ -193,7 +193,10 @@ impl NodeProcess {
     /// [`NodeProcess::power_on`] decides what is left.
     pub(super) fn power_off(&mut self) {
         let child = self.child.take();
-        assert!(child.is_some() || self.is_exit_allowed(), "a node that runs");
+        assert!(
+            child.is_some() || self.is_exit_allowed(),
+            "a node that runs"
+        );
         match child {
             Some(mut child) => {
                 child.kill().expect("kill the node");
@@ -253,7 +256,8 @@ impl NodeProcess {
             panic!("{} records hold the value, and not one", matches.len());
         };
         let prefix_length = row.len() - from.len();
-        db.put(key, [&row[..prefix_length], to].concat()).expect("put a row");
+        db.put(key, [&row[..prefix_length], to].concat())
+            .expect("put a row");
         db.flush().expect("flush the state");
     }
 

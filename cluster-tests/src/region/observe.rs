@@ -17,7 +17,10 @@ impl Region {
     pub async fn status(&self, seat: usize) -> Option<NodeStatus> {
         let call = self.nodes[seat].admin_api().get("/status").unchecked();
         let response = tokio::time::timeout(STATUS_TIMEOUT, call.try_send()).await;
-        let response = response.ok()?.ok().filter(|response| response.status == 200)?;
+        let response = response
+            .ok()?
+            .ok()
+            .filter(|response| response.status == 200)?;
         if response.json()["starting"].is_string() {
             return None;
         }
@@ -66,7 +69,9 @@ impl Region {
     pub async fn leader_of(&self, group: &str) -> Option<usize> {
         let statuses = self.statuses().await;
         let led = statuses.iter().filter_map(|(seat, status)| {
-            let group_status = status.group(group).filter(|group_status| group_status.is_leader())?;
+            let group_status = status
+                .group(group)
+                .filter(|group_status| group_status.is_leader())?;
             Some((group_status.term, *seat))
         });
         led.max().map(|(_, seat)| seat)
@@ -132,7 +137,8 @@ impl Region {
     pub async fn wait_leaders_balanced(&self) {
         eventually("the leaders are spread", FORM_TIMEOUT, async || {
             let statuses = self.statuses().await;
-            let led = |status: &NodeStatus| status.led_groups().filter(|group| group.is_shard()).count();
+            let led =
+                |status: &NodeStatus| status.led_groups().filter(|group| group.is_shard()).count();
             let counts: Vec<usize> = statuses.values().map(led).collect();
             let (least, most) = (counts.iter().min()?, counts.iter().max()?);
             let has_all = counts.len() == self.running().len();
@@ -201,7 +207,10 @@ impl Region {
     }
 }
 
-fn replicas_of<'a>(name: &str, statuses: &'a BTreeMap<usize, NodeStatus>) -> Vec<(usize, &'a GroupStatus)> {
+fn replicas_of<'a>(
+    name: &str,
+    statuses: &'a BTreeMap<usize, NodeStatus>,
+) -> Vec<(usize, &'a GroupStatus)> {
     let found = statuses
         .iter()
         .filter_map(|(seat, status)| Some((*seat, status.group(name)?)));
@@ -231,7 +240,8 @@ fn group_problem(
     if leader.changing {
         return Some(format!("the members of {name} are being changed"));
     }
-    let knows_leader = |group: &GroupStatus| group.term == leader.term && group.leader == leader.leader;
+    let knows_leader =
+        |group: &GroupStatus| group.term == leader.term && group.leader == leader.leader;
     let behind = replicas.iter().find(|(_, group)| !knows_leader(group));
     behind.map(|(seat, _)| format!("node {seat} doesn't know the leader of {name}"))
 }

@@ -8,8 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
 use super::bottleneck::Bottleneck;
-use super::pump::Pump;
 use super::link_shape::{Direction, LinkShape, LinkStats};
+use super::pump::Pump;
 use crate::rng::Rng;
 
 /// Settings of a running proxy.

@@ -21,8 +21,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::bottleneck::Bottleneck;
-use super::proxy::LinkControl;
 use super::link_shape::{Direction, FlowShape, LinkStats};
+use super::proxy::LinkControl;
 use crate::rng::Rng;
 
 /// Maximum number of chunks in the queue.
@@ -152,7 +152,12 @@ impl Writer {
     async fn wait_for_capacity(&self, bytes: usize) {
         let passed = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.stats.passed_bytes.fetch_add(passed, Ordering::Relaxed);
-        let rate = self.changes.borrow().shape.flow(self.direction).bytes_per_sec;
+        let rate = self
+            .changes
+            .borrow()
+            .shape
+            .flow(self.direction)
+            .bytes_per_sec;
         if rate > 0 {
             sleep_until(self.stats.reserve(self.direction, bytes, rate)).await;
         }

@@ -168,7 +168,10 @@ mod tests {
             "nodes": [{"id": 7, "region": "local", "rpc": "a", "http": "b", "alive": true,
                 "clock_offset_ms": -1}]}"#;
         let status: NodeStatus = serde_json::from_str(text).unwrap();
-        let led: Vec<&str> = status.led_groups().map(|group| group.group.as_str()).collect();
+        let led: Vec<&str> = status
+            .led_groups()
+            .map(|group| group.group.as_str())
+            .collect();
         assert_eq!(led, ["shard-0"]);
         assert_eq!(status.group("meta").unwrap().leader, None);
         assert_eq!(

@@ -59,7 +59,10 @@ pub fn assert_breaks(name: &str, property: &'static str, setup: Setup) {
         );
         for (property, path) in checker.discoveries() {
             if property != properties::TERMINATES {
-                println!("{name}: violated: {property}\n{}", trace(path.into_actions()));
+                println!(
+                    "{name}: violated: {property}\n{}",
+                    trace(path.into_actions())
+                );
             }
         }
     }

@@ -114,9 +114,13 @@ impl World {
             }
         }
         let unset = |region: &&Region| region.peers[newcomer].is_none();
-        steps.extend(self.members().filter(unset).map(|region| JoinStep::SetPeers {
-            region: usize::from(region.id),
-        }));
+        steps.extend(
+            self.members()
+                .filter(unset)
+                .map(|region| JoinStep::SetPeers {
+                    region: usize::from(region.id),
+                }),
+        );
         if self.remaining.copy_aborts > 0 {
             steps.push(JoinStep::Abort);
         }

@@ -20,16 +20,16 @@
 //! arrive at once unless the bounds let some be late: a later clean-up only retains more.
 //! `REPORT=1` prints the numbers of states, and the counterexamples.
 
-mod check;
 mod all_rules;
+mod check;
 mod joining;
-mod removal;
+mod missing_rules;
 mod model;
 mod network;
 mod propagation;
 mod properties;
 mod record;
 mod region;
+mod removal;
 mod rules;
-mod missing_rules;
 mod world;

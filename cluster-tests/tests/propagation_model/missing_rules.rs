@@ -4,7 +4,7 @@ use crate::check::assert_breaks;
 use crate::joining::JoinStep;
 use crate::model::Action;
 use crate::propagation::AckDelivery;
-use crate::properties::{CONVERGENCE, NO_STALE_VALUES, DROPPED_BUCKETS, CLEANED_UP, WATERMARKS};
+use crate::properties::{CLEANED_UP, CONVERGENCE, DROPPED_BUCKETS, NO_STALE_VALUES, WATERMARKS};
 use crate::record::{Kind, MAX_REGIONS};
 use crate::rules::{Overwritten, Rules, Watermark};
 use crate::world::{Setup, Write, writes};
@@ -94,14 +94,22 @@ mod tombstones {
     #[test]
     fn expiry_keeps_version() {
         let mut setup = without(2, 1, 2, |r| r.expiry_keeps_version = false);
-        setup.writes = writes(0..MAX_REGIONS, 0..setup.keys, &[Kind::Value, Kind::Expiring]);
+        setup.writes = writes(
+            0..MAX_REGIONS,
+            0..setup.keys,
+            &[Kind::Value, Kind::Expiring],
+        );
         assert_breaks("expiry keeps version", CONVERGENCE, setup);
     }
 
     #[test]
     fn expiry_keeps_entry() {
         let mut setup = without(2, 1, 2, |r| r.expiry_keeps_entry = false);
-        setup.writes = writes(0..MAX_REGIONS, 0..setup.keys, &[Kind::Value, Kind::Expiring]);
+        setup.writes = writes(
+            0..MAX_REGIONS,
+            0..setup.keys,
+            &[Kind::Value, Kind::Expiring],
+        );
         assert_breaks("expiry keeps entry", CONVERGENCE, setup);
     }
 

@@ -2,13 +2,13 @@
 
 use stateright::{Model, Property};
 
-use crate::joining::{Phase, JoinStep};
-use crate::removal::RemovalStep;
-use crate::network::{MessageBody, Message};
+use crate::joining::{JoinStep, Phase};
+use crate::network::{Message, MessageBody};
 use crate::propagation::AckDelivery;
 use crate::properties;
 use crate::record::{BUCKET_KEY, Kind, MAX_REGIONS};
 use crate::region::{Mode, Region};
+use crate::removal::RemovalStep;
 use crate::world::{Change, Setup, World, Write};
 
 /// A transition of the model.
@@ -73,7 +73,11 @@ impl Action {
             | Self::Join(JoinStep::Abort) => true,
             Self::Send { reset, .. } => reset,
             Self::Heartbeat { late, .. } => late,
-            Self::Deliver { duplicate: again, ack: answer, .. } => again || answer != AckDelivery::InTime,
+            Self::Deliver {
+                duplicate: again,
+                ack: answer,
+                ..
+            } => again || answer != AckDelivery::InTime,
             Self::DropBucket { .. }
             | Self::Expire { .. }
             | Self::Collect { .. }
@@ -364,7 +368,10 @@ impl Setup {
     }
 
     fn add_region_loss(&self, world: &World, actions: &mut Vec<Action>) {
-        let Some(region) = self.lost_region.filter(|_| world.remaining.region_losses > 0) else {
+        let Some(region) = self
+            .lost_region
+            .filter(|_| world.remaining.region_losses > 0)
+        else {
             return;
         };
         if world.regions[region].is_serving() && !world.join.is_under_way() {

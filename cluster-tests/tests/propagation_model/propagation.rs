@@ -3,7 +3,7 @@
 //! A leader's stream has no state of its own. Its position is the acknowledged one, or the end of a
 //! message in flight: a new leader begins again at the former.
 
-use crate::network::{Batch, MessageBody, Message};
+use crate::network::{Batch, Message, MessageBody};
 use crate::record::{MAX_KEYS, Records};
 use crate::region::{Mode, Region};
 use crate::rules::Rules;
@@ -26,7 +26,11 @@ impl World {
                 && message.origin_incarnation == self.regions[origin].incarnation
                 && message.peer_incarnation == self.regions[peer].incarnation
         });
-        messages.map(Message::position).max().unwrap_or(0).max(acked)
+        messages
+            .map(Message::position)
+            .max()
+            .unwrap_or(0)
+            .max(acked)
     }
 
     pub fn acked(&self, origin: usize, peer: usize) -> u8 {
@@ -119,7 +123,12 @@ struct MergeOutcome {
 }
 
 /// Applies the replicated entry `Merge`; returns `None` if the stream is refused.
-fn merge(region: &mut Region, message: &Message, batch: &Batch, rules: &Rules) -> Option<MergeOutcome> {
+fn merge(
+    region: &mut Region,
+    message: &Message,
+    batch: &Batch,
+    rules: &Rules,
+) -> Option<MergeOutcome> {
     if !matches!(region.mode, Mode::Serving | Mode::Joining) {
         return None;
     }

@@ -3,7 +3,7 @@
 use stateright::Property;
 
 use crate::model::is_in_deleted_bucket;
-use crate::record::{BUCKET_KEY, MAX_KEYS, Kind, MAX_REGIONS, Rank};
+use crate::record::{BUCKET_KEY, Kind, MAX_KEYS, MAX_REGIONS, Rank};
 use crate::region::{Mode, Peer, Region};
 use crate::world::{Change, Setup, World};
 
@@ -34,7 +34,9 @@ pub fn all(setup: &Setup) -> Vec<Property<Setup>> {
             !setup.is_idle(world) || is_cleaned_up(world)
         }),
         Property::sometimes(TERMINATES, |setup: &Setup, world: &World| {
-            world.remaining.operations == 0 && world.remaining.region_losses == 0 && setup.is_idle(world)
+            world.remaining.operations == 0
+                && world.remaining.region_losses == 0
+                && setup.is_idle(world)
         }),
     ];
     if setup.checks_watermarks {
@@ -61,7 +63,10 @@ fn live_peers(world: &World, region: &Region) -> impl Iterator<Item = (usize, Pe
 
 /// Returns whether everything is delivered and expired, and no region joins or is being removed.
 fn is_quiescent(world: &World) -> bool {
-    if !world.in_flight.is_empty() || world.join.is_under_way() || world.pending_drops.contains(&true) {
+    if !world.in_flight.is_empty()
+        || world.join.is_under_way()
+        || world.pending_drops.contains(&true)
+    {
         return false;
     }
     world.members().all(|region| {
@@ -71,14 +76,15 @@ fn is_quiescent(world: &World) -> bool {
         let removing = (0..MAX_REGIONS).any(|id| region.peers[id].is_some() && lost(id));
         !removing
             && !records.any(|record| expires(record.kind))
-            && live_peers(world, region)
-                .all(|(id, peer)| peer.cursor == world.regions[id].last_seq)
+            && live_peers(world, region).all(|(id, peer)| peer.cursor == world.regions[id].last_seq)
     })
 }
 
 fn has_converged(world: &World) -> bool {
     (0..MAX_KEYS).all(|key| {
-        let had = world.members().filter_map(|region| region.highest_seen[key]);
+        let had = world
+            .members()
+            .filter_map(|region| region.highest_seen[key]);
         let expected = if world.has_lost_region {
             had.max()
         } else {

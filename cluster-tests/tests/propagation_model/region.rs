@@ -3,7 +3,7 @@
 //! Its Raft group, its nodes and its leaders are not modelled: all of a leader's state is in this
 //! one, or in flight.
 
-use crate::record::{BUCKET_KEY, MAX_KEYS, Kind, MAX_REGIONS, Rank, Record, Records, Version};
+use crate::record::{BUCKET_KEY, Kind, MAX_KEYS, MAX_REGIONS, Rank, Record, Records, Version};
 use crate::rules::{Overwritten, Rules, Watermark};
 
 /// Membership of a region.
@@ -260,7 +260,8 @@ impl Region {
         let is_allowed =
             self.is_serving() || (self.mode == Mode::Joining && !rules.joining_collects_nothing);
         let seen = |peer: &Peer| peer.watermark >= record.version.time;
-        is_allowed && self.is_stable(key, &record, rules)
+        is_allowed
+            && self.is_stable(key, &record, rules)
             && (!rules.tombstone_waits_for_watermark || self.peers.iter().flatten().all(seen))
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::joining::Join;
 use crate::model::Action;
 use crate::network::Message;
-use crate::record::{MAX_KEYS, Kind, MAX_REGIONS, Rank};
+use crate::record::{Kind, MAX_KEYS, MAX_REGIONS, Rank};
 use crate::region::{Mode, Peer, Region};
 use crate::rules::Rules;
 

@@ -38,7 +38,11 @@ impl AdminAuth {
 }
 
 /// Passes a request on, or answers 401, or 403 where a token wouldn't help.
-pub async fn authenticate(State(guard): State<AdminAuth>, request: Request, next: Next) -> Response {
+pub async fn authenticate(
+    State(guard): State<AdminAuth>,
+    request: Request,
+    next: Next,
+) -> Response {
     if !matches!(*request.method(), Method::GET | Method::HEAD)
         && is_cross_origin(request.headers())
     {
@@ -174,8 +178,16 @@ mod tests {
     #[test]
     fn with_a_token_only_the_token_is_admitted() {
         let token = Some("0123456789abcdef");
-        assert!(is_admitted(token, "authorization", "Bearer 0123456789abcdef"));
-        assert!(!is_admitted(token, "authorization", "Bearer 0123456789abcdeg"));
+        assert!(is_admitted(
+            token,
+            "authorization",
+            "Bearer 0123456789abcdef"
+        ));
+        assert!(!is_admitted(
+            token,
+            "authorization",
+            "Bearer 0123456789abcdeg"
+        ));
         assert!(!is_admitted(token, "host", "localhost"));
     }
 }

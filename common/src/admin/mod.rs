@@ -78,7 +78,11 @@ pub fn readyz(readiness: &Readiness) -> Response {
 
 fn readiness_body(readiness: &Readiness) -> Value {
     let (mut waiting_for, mut components, mut reasons) = (Vec::new(), Map::new(), Map::new());
-    for Component { name, waiting_for: missing } in &readiness.components {
+    for Component {
+        name,
+        waiting_for: missing,
+    } in &readiness.components
+    {
         components.insert(name.clone(), Value::Bool(missing.is_none()));
         if let Some(reason) = missing {
             waiting_for.push(name);

@@ -7,8 +7,8 @@ use clap::{Arg, ArgMatches, Args, FromArgMatches};
 
 use super::error::ConfigError;
 use super::kinds::Describe;
-use super::table::{Setting, Settings};
 use super::simple_kinds::Switch;
+use super::table::{Setting, Settings};
 
 /// Settings given as flags.
 pub struct Flags<S>(pub Vec<(&'static Setting, String)>, PhantomData<S>);

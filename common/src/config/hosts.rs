@@ -60,7 +60,8 @@ impl Kind for NodeName {
     fn parse(&self, text: &str) -> Option<String> {
         let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-        let is_name = (1..=MAX_NODE_NAME_BYTES).contains(&text.len()) && text.bytes().all(is_name_byte);
+        let is_name =
+            (1..=MAX_NODE_NAME_BYTES).contains(&text.len()) && text.bytes().all(is_name_byte);
         (is_name && !is_number).then(|| text.to_owned())
     }
     fn write(&self, value: &String) -> Option<String> {

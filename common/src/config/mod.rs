@@ -16,18 +16,20 @@ mod hosts;
 mod kinds;
 mod networks;
 mod print;
+mod simple_kinds;
 mod sources;
 mod table;
 mod values;
-mod simple_kinds;
 
 pub use error::{ConfigError, SettingSource};
 pub use flags::{Flags, help_or_error};
 pub use hosts::{AddressOverrides, HostPort, HostPorts, NodeName};
-pub use kinds::{ListenAddress, Describe, Kind, Optional, Number, TimeSpanOrOff, TimeSpan};
+pub use kinds::{Describe, Kind, ListenAddress, Number, Optional, TimeSpan, TimeSpanOrOff};
 pub use networks::Networks;
 pub use print::to_toml;
+pub use simple_kinds::{
+    DirectoryPath, FilePath, LogFormatKind, LogLevels, RegionNameKind, SecretToken, Switch,
+};
 pub use sources::SettingSources;
 pub use table::{Setting, Settings};
-pub use values::{Kib, LogFormat, Mib, RegionName, Secret, AdminTarget};
-pub use simple_kinds::{FilePath, DirectoryPath, LogFormatKind, LogLevels, RegionNameKind, Switch, SecretToken};
+pub use values::{AdminTarget, Kib, LogFormat, Mib, RegionName, Secret};

@@ -11,9 +11,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::call::{CallError, QueuedCall, PendingReply};
-use super::stream_kind::{Greeting, StreamKind};
+use super::call::{CallError, PendingReply, QueuedCall};
 use super::connection::{ConnectionTarget, ConnectionTask};
+use super::stream_kind::{Greeting, StreamKind};
 
 /// Bytes that a call takes in queues beside its contents.
 const CALL_OVERHEAD_BYTES: usize = 128;
@@ -58,10 +58,7 @@ impl CallQueuePermit {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
             .ok()?;
         let budget = budget.clone();
-        Some(Self {
-            budget,
-            bytes,
-        })
+        Some(Self { budget, bytes })
     }
 }
 
@@ -118,7 +115,8 @@ impl RpcClient {
         if !self.is_connected() {
             return Err(CallError::Unsent);
         }
-        let permit = CallQueuePermit::try_acquire(&self.budget, body.encoded_len() + CALL_OVERHEAD_BYTES);
+        let permit =
+            CallQueuePermit::try_acquire(&self.budget, body.encoded_len() + CALL_OVERHEAD_BYTES);
         let permit = permit.ok_or(CallError::Busy)?;
         let (reply_sender, reply) = oneshot::channel();
         let deadline = Instant::now() + timeout;

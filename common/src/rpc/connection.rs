@@ -17,9 +17,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Code, Status};
 
 use super::call::{CallError, QueuedCall, millis_left};
-use super::stream_kind::{Greeting, StreamKind};
 use super::client::RpcClientSettings;
 use super::codec::{CONNECT_TIMEOUT, CallSink, ReplyStream, open_frames, open_grpc};
+use super::stream_kind::{Greeting, StreamKind};
 
 /// Maximum number of calls in one frame.
 const MAX_FRAME_CALLS: usize = 512;
@@ -162,10 +162,12 @@ impl ConnectionTask {
                     Err(status) => status,
                 }
             }
-            StreamKind::Users => match with_connect_timeout(open_frames(dialer, &address, greeting, limit)).await {
-                Ok((calls, replies)) => self.exchange(calls, replies, backoff).await,
-                Err(status) => status,
-            },
+            StreamKind::Users => {
+                match with_connect_timeout(open_frames(dialer, &address, greeting, limit)).await {
+                    Ok((calls, replies)) => self.exchange(calls, replies, backoff).await,
+                    Err(status) => status,
+                }
+            }
         }
     }
 
@@ -291,7 +293,8 @@ impl ConnectionTask {
                     body: Some(call.body),
                 });
             }
-            if frame.calls.len() < MAX_FRAME_CALLS && bytes < MAX_FRAME_BYTES && self.has_capacity() {
+            if frame.calls.len() < MAX_FRAME_CALLS && bytes < MAX_FRAME_BYTES && self.has_capacity()
+            {
                 next = self.calls.try_recv().ok();
             }
         }
@@ -312,7 +315,9 @@ impl ConnectionTask {
 }
 
 /// Bounds the time to connect and to be greeted back.
-async fn with_connect_timeout<T>(opened: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+async fn with_connect_timeout<T>(
+    opened: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
     tokio::time::timeout(2 * CONNECT_TIMEOUT, opened)
         .await
         .unwrap_or_else(|_| {

@@ -27,7 +27,9 @@ const MAX_GREETING_BYTES: usize = 4 << 10;
 /// [`FrameReader::set_max_frame_bytes`] and [`FrameWriter::set_max_frame_bytes`] allow it.
 pub fn split(stream: PeerStream) -> (FrameReader, FrameWriter) {
     let (read, write) = tokio::io::split(stream);
-    let codec = || FrameCodec { max_frame_bytes: MAX_GREETING_BYTES };
+    let codec = || FrameCodec {
+        max_frame_bytes: MAX_GREETING_BYTES,
+    };
     (
         FrameReader(FramedRead::with_capacity(read, codec(), BUFFER_BYTES)),
         FrameWriter {
@@ -134,7 +136,9 @@ struct FrameCodec {
 impl FrameCodec {
     fn write(self, frame: &impl Message, buffer: &mut BytesMut) -> io::Result<()> {
         let length = frame.encoded_len();
-        let prefix = u32::try_from(length).ok().filter(|_| length <= self.max_frame_bytes);
+        let prefix = u32::try_from(length)
+            .ok()
+            .filter(|_| length <= self.max_frame_bytes);
         let prefix = prefix.ok_or_else(|| self.too_long(length))?;
         buffer.reserve(LENGTH_PREFIX_BYTES + length);
         buffer.put_u32(prefix);
@@ -217,7 +221,9 @@ mod tests {
 
     #[test]
     fn frames_beyond_the_limit_are_refused_on_both_sides() {
-        let mut codec = FrameCodec { max_frame_bytes: 10 };
+        let mut codec = FrameCodec {
+            max_frame_bytes: 10,
+        };
         let mut bytes = BytesMut::new();
         let refused = codec
             .write(&welcome("much too long"), &mut bytes)
@@ -230,9 +236,15 @@ mod tests {
 
     #[test]
     fn a_claimed_length_reserves_no_memory() {
-        let mut codec = FrameCodec { max_frame_bytes: 32 << 20 };
+        let mut codec = FrameCodec {
+            max_frame_bytes: 32 << 20,
+        };
         let mut buffer = BytesMut::from(&(32_u32 << 20).to_be_bytes()[..]);
         assert_eq!(codec.decode(&mut buffer).unwrap(), None);
-        assert!(buffer.capacity() <= 2 * BUFFER_BYTES, "{}", buffer.capacity());
+        assert!(
+            buffer.capacity() <= 2 * BUFFER_BYTES,
+            "{}",
+            buffer.capacity()
+        );
     }
 }

@@ -14,17 +14,17 @@
 //! | `headers` | encoding of the headers of a user's request and its response |
 
 mod call;
+mod client;
+mod codec;
+mod connection;
 pub mod frames;
 pub mod headers;
 mod stream_kind;
-mod connection;
-mod client;
-mod codec;
 
 pub use call::{CallError, PendingReply, timeout_from_millis};
-pub use stream_kind::{Greeting, StreamKind, check_user_greeting};
-pub use client::{RpcClient, RpcClientSettings, CallQueueBudget};
+pub use client::{CallQueueBudget, RpcClient, RpcClientSettings};
 pub use codec::{with_keep_alive, without_keep_alive};
+pub use stream_kind::{Greeting, StreamKind, check_user_greeting};
 
 /// Number of a node.
 pub type NodeId = u64;

@@ -56,7 +56,11 @@ impl Greeting {
     ///
     /// # Errors
     /// Fails if the cluster's ID can't be a metadata value.
-    pub fn write_metadata(&self, kind: StreamKind, metadata: &mut MetadataMap) -> Result<(), Status> {
+    pub fn write_metadata(
+        &self,
+        kind: StreamKind,
+        metadata: &mut MetadataMap,
+    ) -> Result<(), Status> {
         let text = |value: &str| {
             AsciiMetadataValue::try_from(value)
                 .map_err(|_| Status::internal("encode greeting: not ASCII"))
@@ -82,8 +86,8 @@ impl Greeting {
         let node = |name| text(name).and_then(|id| id.parse::<NodeId>().ok());
         let cluster = text(CLUSTER_KEY).unwrap_or_default();
         check_destination((cluster, node(TO_KEY)), (cluster_id, me))?;
-        let from =
-            node(FROM_KEY).ok_or_else(|| Status::invalid_argument("the caller has no node number"))?;
+        let from = node(FROM_KEY)
+            .ok_or_else(|| Status::invalid_argument("the caller has no node number"))?;
         let name = text(STREAM_KIND_KEY);
         let kind = StreamKind::GRPC_KINDS
             .into_iter()

@@ -12,7 +12,11 @@ struct AddressConnections {
     slots: Vec<ConnectionSlot>,
 }
 
-fn connect(addresses: &ClientAddresses, address: &str, numbers: std::ops::Range<u32>) -> AddressConnections {
+fn connect(
+    addresses: &ClientAddresses,
+    address: &str,
+    numbers: std::ops::Range<u32>,
+) -> AddressConnections {
     let mut connections = AddressConnections {
         address: addresses.get_or_insert(address.parse().unwrap()),
         states: vec![],
@@ -65,7 +69,11 @@ fn a_full_address_loses_its_own_longest_idle_connection() {
 fn an_address_whose_connections_are_all_busy_gets_no_more() {
     let addresses = ClientAddresses::default();
     let one = connect(&addresses, "1.1.1.1", 0..2);
-    let _running: Vec<_> = one.states.iter().map(|state| state.begin_request()).collect();
+    let _running: Vec<_> = one
+        .states
+        .iter()
+        .map(|state| state.begin_request())
+        .collect();
     let state = Arc::new(ConnectionState::default());
     assert!(one.address.admit(2, &state, 2).is_none());
     assert!(evicted(&one).is_empty());
@@ -106,7 +114,10 @@ fn requests_under_way_are_limited() {
     let _second = address.begin_request(2).unwrap();
     assert!(address.begin_request(2).is_none());
     drop(first);
-    assert!(address.begin_request(2).is_some(), "what was refused isn't counted");
+    assert!(
+        address.begin_request(2).is_some(),
+        "what was refused isn't counted"
+    );
 }
 
 #[test]

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::server::conn::state::{Directive, ConnectionState};
+use crate::server::conn::state::{ConnectionState, Directive};
 
 /// First byte of every TLS connection: the record type of a handshake (RFC 8446, 5.1). No method of
 /// HTTP begins with it.
@@ -60,7 +60,11 @@ impl Encryption {
 
     /// Determines how a new connection begins. Waits for its first byte where that decides, or for
     /// a directive to end: a silent connection is as idle as any.
-    pub(super) async fn detect_start(&self, stream: &TcpStream, state: &ConnectionState) -> ConnectionStart {
+    pub(super) async fn detect_start(
+        &self,
+        stream: &TcpStream,
+        state: &ConnectionState,
+    ) -> ConnectionStart {
         match self {
             Self::Off => ConnectionStart::Plaintext,
             Self::Always(tls) => ConnectionStart::TlsHandshake(TlsAcceptor::from(tls.load_full())),

@@ -81,14 +81,23 @@ mod tests {
     fn untrusted_peers_cant_forward() {
         assert_eq!(resolved_client("9.9.9.9", &["1.2.3.4"]), "9.9.9.9");
         assert_eq!(resolved_client("::ffff:9.9.9.9", &["1.2.3.4"]), "9.9.9.9");
-        assert_eq!(resolved_client("10.0.0.1", &["1.2.3.4, 5.6.7.8"]), "5.6.7.8");
-        assert_eq!(resolved_client("10.0.0.1", &["1.2.3.4", "5.6.7.8"]), "5.6.7.8");
+        assert_eq!(
+            resolved_client("10.0.0.1", &["1.2.3.4, 5.6.7.8"]),
+            "5.6.7.8"
+        );
+        assert_eq!(
+            resolved_client("10.0.0.1", &["1.2.3.4", "5.6.7.8"]),
+            "5.6.7.8"
+        );
     }
 
     #[test]
     fn trusted_proxies_are_skipped() {
         assert_eq!(resolved_client("10.0.0.1", &["1.2.3.4"]), "1.2.3.4");
-        assert_eq!(resolved_client("::ffff:10.0.0.1", &["1.2.3.4:80"]), "1.2.3.4");
+        assert_eq!(
+            resolved_client("::ffff:10.0.0.1", &["1.2.3.4:80"]),
+            "1.2.3.4"
+        );
         assert_eq!(
             resolved_client("fd00::1", &["7.7.7.7, [2001:db8::1]:443 ,10.0.0.2"]),
             "2001:db8::1"
@@ -104,7 +113,11 @@ mod tests {
         assert_eq!(resolved_client("10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(resolved_client("10.0.0.1", &["10.0.0.2"]), "10.0.0.2");
         for invalid in ["unknown", "", "1.2.3.4,", "1.2.3", "for=1.2.3.4"] {
-            assert_eq!(resolved_client("10.0.0.1", &[invalid]), "10.0.0.1", "{invalid}");
+            assert_eq!(
+                resolved_client("10.0.0.1", &[invalid]),
+                "10.0.0.1",
+                "{invalid}"
+            );
         }
     }
 }

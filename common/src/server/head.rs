@@ -122,7 +122,9 @@ pub fn check_head<B>(request: &Request<B>) -> Result<(), HeadError> {
 /// Returns the number of header lines, [`UNCOUNTED_HEADERS`] aside.
 fn count_headers(headers: &HeaderMap) -> usize {
     let names = headers.iter().map(|(name, _)| name);
-    names.filter(|name| !UNCOUNTED_HEADERS.contains(name)).count()
+    names
+        .filter(|name| !UNCOUNTED_HEADERS.contains(name))
+        .count()
 }
 
 fn check_transfer_encoding(headers: &HeaderMap, version: Version) -> Result<(), HeadError> {

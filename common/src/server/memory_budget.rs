@@ -111,7 +111,10 @@ mod tests {
         assert!(!memory.try_acquire(three, 11) && memory.try_acquire(three, 10));
         assert!(!memory.try_acquire(None, 1), "all is in use");
         memory.release(one, 50);
-        assert!(memory.try_acquire(None, 50), "unlimited clients get the rest");
+        assert!(
+            memory.try_acquire(None, 50),
+            "unlimited clients get the rest"
+        );
         assert_eq!(memory.used_bytes(), 100);
     }
 

@@ -5,11 +5,11 @@
 //! is up to the [`RequestHandler`].
 
 mod client_addresses;
-mod handler;
 mod conn;
 pub mod cors;
 mod encryption;
 pub mod forwarded;
+mod handler;
 mod head;
 mod listen;
 mod memory_budget;
@@ -21,9 +21,9 @@ mod settings;
 mod workers;
 
 pub use client_addresses::network_of;
-pub use handler::{RequestHandler, RequestOrigin, Authoritative};
 pub use conn::body::{BodyError, RequestBody};
 pub use encryption::{Encryption, SharedTlsConfig};
+pub use handler::{Authoritative, RequestHandler, RequestOrigin};
 pub use head::{HeadError, check_head};
 pub use listen::{BindError, PortBinder, listen};
 pub use memory_budget::MemoryBudget;

@@ -27,7 +27,8 @@ fn is_valid(id: &[u8]) -> bool {
 
 /// Generates an ID for the `request`th request of the `connection`th connection of this process.
 pub fn generate(connection: u32, request: u32) -> HeaderValue {
-    let number = u128::from(process_number()) << 64 | u128::from(connection) << 32 | u128::from(request);
+    let number =
+        u128::from(process_number()) << 64 | u128::from(connection) << 32 | u128::from(request);
     HeaderValue::from_bytes(&format_uuid(number)).unwrap_or_else(|_| HeaderValue::from_static("0"))
 }
 

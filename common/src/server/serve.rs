@@ -27,17 +27,17 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::server::handler::RequestHandler;
 use crate::server::conn::drive;
-use crate::server::conn::response_budget::ResponseBudget;
+use crate::server::conn::h2_streams::StreamExecutor;
 use crate::server::conn::linger::Lingerer;
 use crate::server::conn::liveness::ConnectionTimeouts;
-use crate::server::conn::state::Directive;
-use crate::server::conn::registry::{RegistryEntry, ConnectionRegistry};
+use crate::server::conn::registry::{ConnectionRegistry, RegistryEntry};
+use crate::server::conn::response_budget::ResponseBudget;
 use crate::server::conn::session::{ConnectionOwner, HttpSession};
 use crate::server::conn::socket::TrackedSocket;
-use crate::server::conn::h2_streams::StreamExecutor;
-use crate::server::encryption::{Encryption, ConnectionStart};
+use crate::server::conn::state::Directive;
+use crate::server::encryption::{ConnectionStart, Encryption};
+use crate::server::handler::RequestHandler;
 use crate::server::settings::HttpSettings;
 
 /// Response to a client when there are too many connections.
@@ -89,7 +89,11 @@ pub struct Port {
 }
 
 /// Sweeps over all connections until `stop`.
-async fn sweep(registry: Arc<ConnectionRegistry>, timeouts: ConnectionTimeouts, stop: CancellationToken) {
+async fn sweep(
+    registry: Arc<ConnectionRegistry>,
+    timeouts: ConnectionTimeouts,
+    stop: CancellationToken,
+) {
     let mut ticks = tokio::time::interval(timeouts.sweep_interval());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -117,7 +121,10 @@ impl<A: RequestHandler> HttpServer<A> {
         let stop = CancellationToken::new();
         Self {
             builder: Arc::new(drive::http_builder(&settings, tasks.clone())),
-            registry: ConnectionRegistry::new(ConnectionTimeouts::from_settings(&settings), Arc::clone(handler.connections())),
+            registry: ConnectionRegistry::new(
+                ConnectionTimeouts::from_settings(&settings),
+                Arc::clone(handler.connections()),
+            ),
             lingerer: Lingerer::new(
                 Arc::clone(handler.connections()),
                 tasks.clone(),
@@ -193,7 +200,11 @@ impl<A: RequestHandler> HttpServer<A> {
             let evicted = connections.addresses.evict_longest_idle();
             evicted.then(|| connections.record_evicted())
         };
-        if settings.trusted_proxies.iter().any(|it| it.contains(peer.ip())) {
+        if settings
+            .trusted_proxies
+            .iter()
+            .any(|it| it.contains(peer.ip()))
+        {
             if is_full {
                 evict_any()?;
             }
@@ -227,7 +238,10 @@ impl<A: RequestHandler> HttpServer<A> {
             );
             self.registry.issue_where(Directive::Cut, |_| true);
             // Handlers that are being polled finish that poll first.
-            if timeout(MAX_ACCEPT_BACKOFF, self.tasks.wait()).await.is_err() {
+            if timeout(MAX_ACCEPT_BACKOFF, self.tasks.wait())
+                .await
+                .is_err()
+            {
                 tracing::error!(
                     tasks = self.tasks.len(),
                     "tasks still run after their connections were cut"
@@ -255,7 +269,9 @@ impl<A: RequestHandler> IncomingConnection<A> {
     /// Serves the connection to its end; a handshake may take as long as `timeout`, and ends with
     /// `stop`.
     async fn run(self, timeout: Duration, stop: CancellationToken) {
-        let start = self.encryption.detect_start(&self.stream, &self.entry.state);
+        let start = self
+            .encryption
+            .detect_start(&self.stream, &self.entry.state);
         match start.await {
             ConnectionStart::Plaintext => {
                 let (stream, builder, session, _entry) = self.into_session(false);
@@ -287,7 +303,15 @@ impl<A: RequestHandler> IncomingConnection<A> {
         }
     }
 
-    fn into_session(self, encrypted: bool) -> (TrackedSocket, Arc<Builder<StreamExecutor>>, Arc<HttpSession<A>>, RegistryEntry) {
+    fn into_session(
+        self,
+        encrypted: bool,
+    ) -> (
+        TrackedSocket,
+        Arc<Builder<StreamExecutor>>,
+        Arc<HttpSession<A>>,
+        RegistryEntry,
+    ) {
         let state = Arc::clone(&self.entry.state);
         let stream = TrackedSocket::new(self.stream, Arc::clone(&state), self.lingerer);
         // A router's share isn't bounded: it forwards the requests of many clients.

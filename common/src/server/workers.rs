@@ -15,8 +15,8 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::handler::RequestHandler;
 use super::encryption::Encryption;
+use super::handler::RequestHandler;
 use super::serve::{Port, serve};
 use super::settings::HttpSettings;
 

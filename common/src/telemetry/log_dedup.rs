@@ -162,9 +162,16 @@ mod tests {
     fn the_number_of_remembered_lines_is_bounded() {
         let (mut lines, begin) = (RecentLines::default(), Instant::now());
         for key in 0..2 * MAX_REMEMBERED_LINES as u64 {
-            lines.record(key, begin + REPEAT_INTERVAL * u32::from(key >= MAX_REMEMBERED_LINES as u64));
+            lines.record(
+                key,
+                begin + REPEAT_INTERVAL * u32::from(key >= MAX_REMEMBERED_LINES as u64),
+            );
         }
-        assert!(lines.0.len() <= MAX_REMEMBERED_LINES + 1, "{}", lines.0.len());
+        assert!(
+            lines.0.len() <= MAX_REMEMBERED_LINES + 1,
+            "{}",
+            lines.0.len()
+        );
     }
 
     #[test]

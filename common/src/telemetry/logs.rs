@@ -108,7 +108,10 @@ pub fn init(levels: &str, format: LogFormat) -> Result<(), LogError> {
         }
         LogFormat::Json => {
             let lines = lines.json().flatten_event(true);
-            lines.map_event_format(DedupFormat::new).finish().try_init()?;
+            lines
+                .map_event_format(DedupFormat::new)
+                .finish()
+                .try_init()?;
         }
     }
     Ok(())

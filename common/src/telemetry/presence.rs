@@ -106,7 +106,10 @@ mod tests {
         let mut fixture = Fixture::new();
         assert_eq!(fixture.update(0, &[(1, true), (2, true)]), []);
         assert_eq!(fixture.update(1, &[(1, false), (2, true)]), []);
-        assert_eq!(fixture.update(3, &[(1, false), (2, true)]), [PresenceChange::Lost(1)]);
+        assert_eq!(
+            fixture.update(3, &[(1, false), (2, true)]),
+            [PresenceChange::Lost(1)]
+        );
         assert_eq!(fixture.update(4, &[(1, false), (2, true)]), []);
         let after = Duration::from_secs(8);
         assert_eq!(

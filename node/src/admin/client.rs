@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::config::{Secret, AdminTarget};
+use crate::config::{AdminTarget, Secret};
 
 /// Time for a query as a whole.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);

@@ -12,7 +12,7 @@ use super::nodes::{ChangeBody, NodeChange};
 use super::operations::{LimitsBody, PlanBody};
 use super::render::render;
 use super::status;
-use crate::config::{AdminAction, LimitFlags, AdminCall, PlanAction, RegionName};
+use crate::config::{AdminAction, AdminCall, LimitFlags, PlanAction, RegionName};
 use crate::types::{BucketId, Plan};
 
 /// Time for a node that has just started to answer with its status.
@@ -30,12 +30,18 @@ pub async fn execute(call: &AdminCall, out: Output<'_>) -> Result<(), AdminCallE
         AdminAction::Decommission { node, yes, wait } => {
             return decommission::run(call, node, (*yes, *wait), out).await;
         }
-        AdminAction::Health { ready: false } => fetch(call, "/healthz").await.map(|_| "ok\n".to_owned()),
+        AdminAction::Health { ready: false } => {
+            fetch(call, "/healthz").await.map(|_| "ok\n".to_owned())
+        }
         AdminAction::Health { ready: true } => check_ready(call).await,
         AdminAction::Plan(PlanAction::List { json }) => list_plans(call, *json).await,
-        AdminAction::Plan(PlanAction::Set { plan, limits }) => set_limits(call, *plan, limits).await,
+        AdminAction::Plan(PlanAction::Set { plan, limits }) => {
+            set_limits(call, *plan, limits).await
+        }
         AdminAction::BucketPlan { bucket, plan } => set_bucket_plan(call, bucket, *plan).await,
-        AdminAction::Recommission { node } => change_node(call, node, NodeChange::Recommission).await,
+        AdminAction::Recommission { node } => {
+            change_node(call, node, NodeChange::Recommission).await
+        }
         AdminAction::Replace { node } => change_node(call, node, NodeChange::Replace).await,
         AdminAction::RemoveRegion { region } => remove_region(call, region).await,
         AdminAction::Verify { json } => verify(call, *json).await,
@@ -106,7 +112,11 @@ async fn set_bucket_plan(
     Ok(render(&response))
 }
 
-async fn change_node(call: &AdminCall, node: &str, change: NodeChange) -> Result<String, AdminCallError> {
+async fn change_node(
+    call: &AdminCall,
+    node: &str,
+    change: NodeChange,
+) -> Result<String, AdminCallError> {
     let body = json!(ChangeBody::default());
     let response = submit_change(call, Method::POST, &change_path(node, change), &body).await?;
     let name = response["name"].as_str().unwrap_or(node);
@@ -204,7 +214,10 @@ pub(super) async fn submit_change(
     )
 }
 
-fn success_body(call: &AdminCall, (status, body): (StatusCode, Value)) -> Result<Value, AdminCallError> {
+fn success_body(
+    call: &AdminCall,
+    (status, body): (StatusCode, Value),
+) -> Result<Value, AdminCallError> {
     if status.is_success() {
         return Ok(body);
     }

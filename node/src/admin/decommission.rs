@@ -126,7 +126,10 @@ async fn follow_progress(
                 silent_polls = 0;
                 let remaining = report.groups.len();
                 if last.replace(remaining) != Some(remaining) {
-                    print(out, &format!("node {name}: {}\n", format_remaining(&report)))?;
+                    print(
+                        out,
+                        &format!("node {name}: {}\n", format_remaining(&report)),
+                    )?;
                 }
             }
             // The decommissioned node may be the one that is polled: it ends when it is removed.

@@ -59,7 +59,8 @@ fn directory_response(error: &DirectoryError) -> Response {
     let message = error.to_string();
     match error {
         DirectoryError::Unavailable(_) => {
-            let mut response = error_response(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &message);
+            let mut response =
+                error_response(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &message);
             let headers = response.headers_mut();
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             response

@@ -25,5 +25,5 @@ pub use commands::execute;
 pub use nodes::{DecommissionReport, NamedNode, NodeChange, NodeError};
 pub use operations::Operations;
 pub use regions::RegionError;
-pub use routes::{AdminState, AdminContext, router};
+pub use routes::{AdminContext, AdminState, router};
 pub use starting::{AdminRouter, StartProgress, StartingNode};

@@ -37,7 +37,9 @@ async fn nodes_are_changed_and_refusals_give_reasons() {
         );
         assert!(response.contains(part), "{path}: {response}");
     }
-    let refused = port.call(None, AdminAction::Replace { node: "n7".into() }).await;
+    let refused = port
+        .call(None, AdminAction::Replace { node: "n7".into() })
+        .await;
     assert!(refused.unwrap_err().contains("node n7 is alive"));
     let by_address = AdminAction::Recommission {
         node: "n7.example:7070".into(),

@@ -41,7 +41,10 @@ pub trait Operations: Send + Sync + 'static {
         confirmed: bool,
     ) -> BoxFuture<'_, Result<NamedNode, NodeError>>;
     /// Reports the consequences of decommissioning a node, and the progress.
-    fn decommission_report(&self, name: String) -> BoxFuture<'_, Result<DecommissionReport, NodeError>>;
+    fn decommission_report(
+        &self,
+        name: String,
+    ) -> BoxFuture<'_, Result<DecommissionReport, NodeError>>;
     /// Removes a region from the cluster.
     fn remove_region(&self, name: String) -> BoxFuture<'_, Result<(), RegionError>>;
     /// Compares a shard across all regions.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use cloudkv_common::admin::error_response;
 
 use super::routes::AdminContext;
-use crate::geo::{RegionComparison, ComparisonVerdict, VerifyError};
+use crate::geo::{ComparisonVerdict, RegionComparison, VerifyError};
 use crate::raft::NodeId;
 
 /// Reason for which a region isn't removed.
@@ -83,11 +83,13 @@ pub(super) async fn verify(
     match node.operations.verify(shard).await {
         Ok(comparison) => Ok(Json(comparison_json(&comparison))),
         Err(error @ VerifyError::NoSuchShard) => Err(unknown_shard(&error)),
-        Err(error @ (VerifyError::NoLeader(_) | VerifyError::NoAnswer { .. })) => Err(error_response(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "unavailable",
-            &error.to_string(),
-        )),
+        Err(error @ (VerifyError::NoLeader(_) | VerifyError::NoAnswer { .. })) => {
+            Err(error_response(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unavailable",
+                &error.to_string(),
+            ))
+        }
     }
 }
 

@@ -13,9 +13,15 @@ pub(super) fn render(value: &Value) -> String {
 fn render_lines(value: &Value) -> Vec<String> {
     match value {
         Value::Object(fields) => render_object(fields),
-        Value::Array(items) => render_table(items)
-            .unwrap_or_else(|| items.iter().flat_map(|item| mark_item(&render_lines(item))).collect()),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => vec![inline_text(value)],
+        Value::Array(items) => render_table(items).unwrap_or_else(|| {
+            items
+                .iter()
+                .flat_map(|item| mark_item(&render_lines(item)))
+                .collect()
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            vec![inline_text(value)]
+        }
     }
 }
 
@@ -33,7 +39,11 @@ fn render_object(fields: &Map<String, Value>) -> Vec<String> {
         .collect();
     for (name, value) in nested {
         lines.push(format!("{name}:"));
-        lines.extend(self::render_lines(value).iter().map(|line| format!("  {line}")));
+        lines.extend(
+            self::render_lines(value)
+                .iter()
+                .map(|line| format!("  {line}")),
+        );
     }
     lines
 }
@@ -48,7 +58,8 @@ fn render_table(items: &[Value]) -> Option<Vec<String>> {
     let mut names: Vec<&String> = rows.iter().flat_map(|row| row.keys()).collect();
     names.sort();
     names.dedup();
-    let cell = |row: &Map<String, Value>, name: &String| row.get(name).map_or("-".into(), inline_text);
+    let cell =
+        |row: &Map<String, Value>, name: &String| row.get(name).map_or("-".into(), inline_text);
     let header: Vec<String> = names.iter().map(|name| (*name).clone()).collect();
     let body = rows
         .iter()

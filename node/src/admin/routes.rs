@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post, put};
 use axum::{Json, Router, middleware};
 use cloudkv_common::admin::{
-    self, AdminAuth, Readiness, healthz, internal_error, method_not_allowed, error_response,
+    self, AdminAuth, Readiness, error_response, healthz, internal_error, method_not_allowed,
 };
 use serde_json::Value;
 

@@ -10,7 +10,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router, middleware};
-use cloudkv_common::admin::{self, AdminAuth, Component, Readiness, method_not_allowed, error_response};
+use cloudkv_common::admin::{
+    self, AdminAuth, Component, Readiness, error_response, method_not_allowed,
+};
 use cloudkv_common::telemetry::metrics::{Exposition, write_process};
 use parking_lot::Mutex;
 use serde_json::{Value, json};

@@ -14,14 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use cloudkv_common::admin::{Component, Readiness, serve};
 
-use super::{AdminState, AdminContext, Operations, execute, router};
+use super::{AdminContext, AdminState, Operations, execute, router};
 use crate::admin::{DecommissionReport, NamedNode, NodeChange, NodeError, RegionError};
 use crate::config::{
-    AdminAction, LimitFlags, AdminCall, PlanAction, RegionName, Secret, StatusFlags, AdminTarget,
+    AdminAction, AdminCall, AdminTarget, LimitFlags, PlanAction, RegionName, Secret, StatusFlags,
 };
-use crate::geo::{RegionComparison, RangeDifference, ComparisonVerdict, VerifyError};
+use crate::geo::{ComparisonVerdict, RangeDifference, RegionComparison, VerifyError};
 use crate::service::{
-    Access, BucketId, DirectoryError, BucketLimits, Plan, PlanChanges, PlanError, PlanTerms,
+    Access, BucketId, BucketLimits, DirectoryError, Plan, PlanChanges, PlanError, PlanTerms,
 };
 
 const TOKEN: &str = "0123456789abcdef";
@@ -36,7 +36,10 @@ impl AdminState for FakeNode {
         let ready = self.ready.load(Ordering::Relaxed);
         let missing = (!ready).then(|| "its leader is unreachable".to_owned());
         Readiness {
-            components: vec![Component::new("metadata", None), Component::new("shard 3", missing)],
+            components: vec![
+                Component::new("metadata", None),
+                Component::new("shard 3", missing),
+            ],
             notes: vec![("metadata", "no majority".to_owned())],
         }
     }
@@ -107,7 +110,10 @@ impl Operations for FakeNode {
         }))
     }
 
-    fn decommission_report(&self, name: String) -> BoxFuture<'_, Result<DecommissionReport, NodeError>> {
+    fn decommission_report(
+        &self,
+        name: String,
+    ) -> BoxFuture<'_, Result<DecommissionReport, NodeError>> {
         let report = DecommissionReport {
             node: 7,
             name: "n7".into(),
@@ -232,7 +238,11 @@ impl TestPort {
         response
     }
 
-    pub(super) async fn call(&self, token: Option<&str>, action: AdminAction) -> Result<String, String> {
+    pub(super) async fn call(
+        &self,
+        token: Option<&str>,
+        action: AdminAction,
+    ) -> Result<String, String> {
         let target = AdminTarget::parse(&self.address.to_string()).unwrap();
         let token = token.map(|token| Secret::new(token.to_owned()));
         let call = AdminCall {

@@ -40,7 +40,9 @@ impl BucketAccess {
                 .await?
                 .ok_or_else(ApiError::unknown_bucket)?,
         };
-        if needs_owner(bucket.access, intent) && authenticate_owner(directory, headers).await? != bucket.owner {
+        if needs_owner(bucket.access, intent)
+            && authenticate_owner(directory, headers).await? != bucket.owner
+        {
             return Err(ApiError::forbidden());
         }
         Ok(Self(bucket))
@@ -61,7 +63,10 @@ fn needs_owner(access: Access, intent: AccessIntent) -> bool {
 }
 
 /// Returns the account of the request's API key; 401 if it has none, or one of no account.
-pub async fn authenticate_owner(directory: &Directory, headers: &HeaderMap) -> Result<AccountId, ApiError> {
+pub async fn authenticate_owner(
+    directory: &Directory,
+    headers: &HeaderMap,
+) -> Result<AccountId, ApiError> {
     let key = api_key(headers)?.ok_or_else(ApiError::unauthorized)?;
     match directory.authenticate(key) {
         Some(account) => Ok(account),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cloudkv_common::server::request_id::{self, X_REQUEST_ID};
 use cloudkv_common::server::{
-    RequestHandler, ConnectionMetrics, HeadError, RequestOrigin, RequestBody, check_head,
+    ConnectionMetrics, HeadError, RequestBody, RequestHandler, RequestOrigin, check_head,
 };
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -23,7 +23,7 @@ use crate::api::http::body::Body;
 use crate::api::http::cors;
 use crate::api::http::headers::{X_CLOUDKV_LAG, X_CLOUDKV_REGION};
 use crate::api::keys;
-use crate::api::metrics::{RequestClass, BodySizes};
+use crate::api::metrics::{BodySizes, RequestClass};
 
 /// Prefix of the paths of keys.
 const KV_PREFIX: &str = "/kv/";
@@ -75,7 +75,9 @@ impl Api {
     ) -> impl Future<Output = Response<Body>> + Send {
         let is_kv = request.uri().path().starts_with(KV_PREFIX);
         if !is_kv {
-            request.extensions_mut().insert(RequestSource::from_origin(&origin));
+            request
+                .extensions_mut()
+                .insert(RequestSource::from_origin(&origin));
         }
         let id = request_id::from_client(request.headers())
             .unwrap_or_else(|| request_id::generate(origin.connection, origin.request));
@@ -83,15 +85,28 @@ impl Api {
         let received = request.body().size_hint().lower();
         async move {
             let (class, mut response) = if let Err(error) = checked {
-                (RequestClass::Other, ApiError::from(error).into_http_response())
+                (
+                    RequestClass::Other,
+                    ApiError::from(error).into_http_response(),
+                )
             } else if is_kv {
-                let (class, result) =
-                    keys::handle(self, request, KV_PREFIX.len(), RequestSource::from_origin(&origin)).await;
+                let (class, result) = keys::handle(
+                    self,
+                    request,
+                    KV_PREFIX.len(),
+                    RequestSource::from_origin(&origin),
+                )
+                .await;
                 (class, result.unwrap_or_else(ApiError::into_http_response))
             } else {
                 Box::pin(self.route_to_axum(request)).await
             };
-            tracing::debug!(?class, status = response.status().as_u16(), ?id, "request answered");
+            tracing::debug!(
+                ?class,
+                status = response.status().as_u16(),
+                ?id,
+                "request answered"
+            );
             self.add_common_headers(&mut response, id);
             if is_head {
                 strip_body_for_head(&mut response);
@@ -108,7 +123,10 @@ impl Api {
     }
 
     /// Hands a request to the axum router.
-    async fn route_to_axum<B: IncomingBody>(&self, request: Request<B>) -> (RequestClass, Response<Body>) {
+    async fn route_to_axum<B: IncomingBody>(
+        &self,
+        request: Request<B>,
+    ) -> (RequestClass, Response<Body>) {
         let is_buckets = request.uri().path().starts_with("/buckets");
         let class = if is_buckets {
             RequestClass::Buckets

@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 
-use cloudkv_common::server::{HeadError, Authoritative};
+use cloudkv_common::server::{Authoritative, HeadError};
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
@@ -273,7 +273,8 @@ impl ApiError {
     /// 503: nothing was done, and a retry is safe.
     pub fn unavailable() -> Self {
         let message = "this can't be served right now and nothing was done: try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).with_detail(ErrorDetail::RetryAfter(1))
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+            .with_detail(ErrorDetail::RetryAfter(1))
     }
 
     /// 503: a limit of requests, bodies or responses in flight is reached, of this client or of
@@ -281,13 +282,15 @@ impl ApiError {
     pub fn overloaded() -> Self {
         let message = "too many requests, or too large ones, are under way and nothing was done: \
                        try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message).with_detail(ErrorDetail::RetryAfter(1))
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+            .with_detail(ErrorDetail::RetryAfter(1))
     }
 
     /// 503: a write that the client has seen in another region has not arrived here yet.
     pub fn behind() -> Self {
         let message = "what x-cloudkv-min-version names has not arrived here yet: try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "behind", message).with_detail(ErrorDetail::RetryAfter(1))
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "behind", message)
+            .with_detail(ErrorDetail::RetryAfter(1))
     }
 
     /// 503, or 507 if no node has disk space: the disks are nearly full.
@@ -422,7 +425,8 @@ impl From<DirectoryError> for ApiError {
             }
             DirectoryError::ConfirmMismatch { keys } => {
                 let message = format!("{message}: pass confirm={keys} to delete it with them");
-                Self::new(StatusCode::CONFLICT, "confirm_mismatch", message).with_detail(ErrorDetail::Keys(keys))
+                Self::new(StatusCode::CONFLICT, "confirm_mismatch", message)
+                    .with_detail(ErrorDetail::Keys(keys))
             }
             DirectoryError::Storage(cause) => {
                 Self::internal("changing the directory failed", &cause)

@@ -27,7 +27,10 @@ fn io_error() -> std::io::Error {
 
 #[test]
 fn key_errors_have_their_codes() {
-    assert_eq!(status_and_code(KeyError::UnknownOutcome), (504, "unknown_outcome"));
+    assert_eq!(
+        status_and_code(KeyError::UnknownOutcome),
+        (504, "unknown_outcome")
+    );
     assert_eq!(
         status_and_code(KeyError::PreconditionFailed),
         (412, "precondition_failed")
@@ -36,14 +39,23 @@ fn key_errors_have_their_codes() {
         status_and_code(KeyError::TooManyKeys { limit: 9 }),
         (403, "plan_limit")
     );
-    assert_eq!(status_and_code(KeyError::BucketDeleted), (404, "unknown_bucket"));
+    assert_eq!(
+        status_and_code(KeyError::BucketDeleted),
+        (404, "unknown_bucket")
+    );
     let full = |elsewhere| status_and_code(KeyError::DiskFull { elsewhere });
     assert_eq!(
         (full(true), full(false)),
         ((503, "disk_full"), (507, "disk_full"))
     );
-    assert_eq!(status_and_code(KeyError::Storage(io_error())), (500, "internal"));
-    assert_eq!(status_and_code(KeyError::Damaged(io_error())), (500, "damaged"));
+    assert_eq!(
+        status_and_code(KeyError::Storage(io_error())),
+        (500, "internal")
+    );
+    assert_eq!(
+        status_and_code(KeyError::Damaged(io_error())),
+        (500, "damaged")
+    );
     assert_eq!(
         status_and_code(KeyError::from(Unavailable::Stopping)),
         (503, "unavailable")
@@ -115,7 +127,8 @@ fn responses_have_the_headers_of_their_status() {
         "application/json; charset=utf-8"
     );
     // A retry doesn't help until the operator raises the limit.
-    let response = ApiError::from(DirectoryError::ClusterFull { what: "buckets" }).into_http_response();
+    let response =
+        ApiError::from(DirectoryError::ClusterFull { what: "buckets" }).into_http_response();
     assert!(!response.headers().contains_key(header::RETRY_AFTER));
     let response = ApiError::method_not_allowed("GET, OPTIONS").into_http_response();
     assert_eq!(response.headers()[header::ALLOW], "GET, OPTIONS");

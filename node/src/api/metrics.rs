@@ -83,7 +83,13 @@ pub struct RequestCount {
 
 impl ApiMetrics {
     /// Counts an answered request: its class, its status, and the bytes of both bodies.
-    pub(crate) fn count_request(&self, connection: u32, class: RequestClass, status: u16, sizes: BodySizes) {
+    pub(crate) fn count_request(
+        &self,
+        connection: u32,
+        class: RequestClass,
+        status: u16,
+        sizes: BodySizes,
+    ) {
         let stripe = &self.stripes[connection as usize % STRIPE_COUNT];
         let status = usize::from(status / 100).clamp(2, 5) - 2;
         stripe.requests[class as usize][status].fetch_add(1, Ordering::Relaxed);

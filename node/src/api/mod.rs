@@ -22,8 +22,8 @@ mod errors;
 mod http;
 mod keys;
 mod metrics;
-mod routes;
 mod router_requests;
+mod routes;
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub use cloudkv_common::server::{HttpSettings, serve};
 
 use cloudkv_common::network::Network;
 
-use self::buckets::{CreationLimiter, BucketsState};
+use self::buckets::{BucketsState, CreationLimiter};
 use self::http::receive::BodyReader;
 use crate::service::Service;
 

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use cloudkv_common::rpc::headers::{read_headers, write_headers};
-use cloudkv_common::server::{RequestOrigin, Authoritative};
+use cloudkv_common::server::{Authoritative, RequestOrigin};
 use cloudkv_proto::v1 as pb;
 use http::{HeaderName, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
@@ -32,7 +32,8 @@ impl Api {
             let response = match request {
                 // The router has checked the head that it received.
                 Some(request) => self.handle_request(request, origin, Ok(())).await,
-                None => ApiError::invalid_header("the router's request can't be read").into_http_response(),
+                None => ApiError::invalid_header("the router's request can't be read")
+                    .into_http_response(),
             };
             let (parts, body) = response.into_parts();
             let (status, body) = match body {

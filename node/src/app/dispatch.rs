@@ -13,8 +13,8 @@ use super::topology_publisher::TopologyPublisher;
 use crate::api::Api;
 use crate::cluster::{Admission, FailureDetector};
 use crate::geo::GeoReplication;
-use crate::raft::{RaftMember, NodeId, not_here_reply};
-use crate::rpc::{PeerIdentity, SnapshotFrames, RpcHandler, SnapshotAcks, BulkCopyStream};
+use crate::raft::{NodeId, RaftMember, not_here_reply};
+use crate::rpc::{BulkCopyStream, PeerIdentity, RpcHandler, SnapshotAcks, SnapshotFrames};
 use crate::service::Service;
 use crate::store::DiskState;
 
@@ -105,18 +105,22 @@ impl RpcHandler for Handlers {
         timeout: Duration,
     ) -> BoxFuture<'static, reply::Body> {
         match body {
-            call::Body::Append(append) => self.call_member(append.group, |member| member.append(append)),
+            call::Body::Append(append) => {
+                self.call_member(append.group, |member| member.append(append))
+            }
             call::Body::Vote(vote) => self.call_member(vote.group, |member| member.vote(vote)),
             call::Body::Transfer(transfer) => {
                 self.call_member(transfer.group, |member| member.accept_leadership(transfer))
             }
-            call::Body::Snapshot(request) => {
-                self.call_member(request.group, |member| member.send_repair_snapshot(from, request))
-            }
+            call::Body::Snapshot(request) => self.call_member(request.group, |member| {
+                member.send_repair_snapshot(from, request)
+            }),
             call::Body::Merge(merge) => self.geo.handle_merge(merge),
             call::Body::Reconcile(level) => self.geo.handle_reconcile(level),
             call::Body::Digest(query) => self.geo.handle_digest_query(query),
-            call::Body::Peer(query) => std::future::ready(self.geo.handle_peer_query(&query)).boxed(),
+            call::Body::Peer(query) => {
+                std::future::ready(self.geo.handle_peer_query(&query)).boxed()
+            }
             call::Body::Ping(_) => std::future::ready(self.pong()).boxed(),
             body => {
                 let service = self.service.clone();
@@ -134,7 +138,11 @@ impl RpcHandler for Handlers {
         async move { admission.admit(caller, request).await }.boxed()
     }
 
-    fn handle_user_request(&self, request: pb::UserRequest, number: u64) -> BoxFuture<'static, pb::UserReply> {
+    fn handle_user_request(
+        &self,
+        request: pb::UserRequest,
+        number: u64,
+    ) -> BoxFuture<'static, pb::UserReply> {
         let api = self.api.clone();
         async move { api.handle_user_request(request, number).await }.boxed()
     }
@@ -163,7 +171,8 @@ impl RpcHandler for Handlers {
         let members = self.members.clone();
         async move {
             let first = frames.next().await.transpose()?;
-            let Some(snapshot_frame::Kind::Header(head)) = first.and_then(|frame| frame.kind) else {
+            let Some(snapshot_frame::Kind::Header(head)) = first.and_then(|frame| frame.kind)
+            else {
                 return Err(Status::invalid_argument("a snapshot begins with its head"));
             };
             let member = usize::try_from(head.group)

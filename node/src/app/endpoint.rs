@@ -9,7 +9,7 @@ use super::groups::NodeEndpoint;
 use super::ports::Ports;
 use super::run::RunError;
 use crate::config::Config;
-use crate::rpc::{Dialer, TlsRole, Tls, TlsError, TlsFiles, host_of};
+use crate::rpc::{Dialer, Tls, TlsError, TlsFiles, TlsRole, host_of};
 
 /// Resolves the endpoint: the advertised addresses, or those that the node listens on.
 pub(super) fn resolve_endpoint(config: &Config, ports: &Ports) -> Result<NodeEndpoint, RunError> {

@@ -12,20 +12,20 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::membership::{MembershipContext, check_not_marked, join_cluster, open_engine};
 use super::log_budget::LogBudget;
-use crate::clock::Clock;
-use crate::cluster::{Identity, IdentityError, JoinError, FailureDetector};
-use crate::config::Config;
-use crate::geo::{RetentionBudget, ReplicationStatus};
-use crate::meta::{self, Catalog, Meta, MetaState, NodeState};
+use super::membership::{MembershipContext, check_not_marked, join_cluster, open_engine};
 use crate::background::BackgroundScheduler;
-use crate::raft::{Group, GroupSettings, StateMachine, RaftMember, NodeId, SnapshotSettings};
-use crate::rpc::{Dialer, RpcClientSettings, Peers, PeersSettings, RpcRuntimes};
+use crate::clock::Clock;
+use crate::cluster::{FailureDetector, Identity, IdentityError, JoinError};
+use crate::config::Config;
+use crate::geo::{ReplicationStatus, RetentionBudget};
+use crate::meta::{self, Catalog, Meta, MetaState, NodeState};
+use crate::raft::{Group, GroupSettings, NodeId, RaftMember, SnapshotSettings, StateMachine};
+use crate::rpc::{Dialer, Peers, PeersSettings, RpcClientSettings, RpcRuntimes};
 use crate::service::{Directory, DirectorySettings, Keyspace, MetadataClient, Service, Shards};
 use crate::shard::{self, BatchSettings, ByteBudget, ShardHandle, ShardSettings};
 use crate::store::keys::GroupId;
-use crate::store::{DiskSpace, Engine, WriteGate, LogDataLoss, OpenError};
+use crate::store::{DiskSpace, Engine, LogDataLoss, OpenError, WriteGate};
 
 /// Maximum number of queued writes per shard; their bytes are bounded over all shards.
 const MAX_QUEUED_WRITES: usize = 8192;
@@ -160,7 +160,9 @@ impl Groups {
         let disk_space = Arc::new(DiskSpace::new(&config.data_dir, low_water));
         let has_log = !engine.log.is_empty();
         let (identity, nodes) = join_cluster(config, &endpoint, has_log, &membership).await?;
-        membership.progress.set_waiting_for("its Raft groups to start");
+        membership
+            .progress
+            .set_waiting_for("its Raft groups to start");
         let peers = Peers::new(peers_settings(config, &identity, &endpoint, runtimes));
         for node in nodes {
             peers.set_address(node.id, &node.rpc);
@@ -186,7 +188,8 @@ impl Groups {
         }
         // A single node has no other clock to compare its own with.
         let clock_ok = Arc::new(AtomicBool::new(peers.node_numbers().is_empty()));
-        let failure_detector = FailureDetector::new(clock.clone(), meta::MAX_FEATURE_LEVEL, clock_ok.clone());
+        let failure_detector =
+            FailureDetector::new(clock.clone(), meta::MAX_FEATURE_LEVEL, clock_ok.clone());
         let time = (&clock, clock_ok);
         let disk = &runtimes.general;
         let settings = shard_settings(config, &identity, settings, time, disk, stop);
@@ -299,7 +302,10 @@ impl Groups {
             let shards = shards.map(|shard| transfer_leadership(shard.group(), &others));
             futures_util::join!(join_all(shards), transfer_leadership(&self.meta, &others));
         };
-        if tokio::time::timeout(LEADERSHIP_TRANSFER_TIMEOUT, transfers).await.is_err() {
+        if tokio::time::timeout(LEADERSHIP_TRANSFER_TIMEOUT, transfers)
+            .await
+            .is_err()
+        {
             tracing::warn!(
                 timeout = ?LEADERSHIP_TRANSFER_TIMEOUT,
                 "leadership transfer of some groups timed out"
@@ -330,7 +336,9 @@ impl Groups {
         let mut ends = FuturesUnordered::new();
         ends.push(futures_util::future::Either::Left(self.meta.wait_stopped()));
         for shard in self.shards.iter() {
-            ends.push(futures_util::future::Either::Right(shard.group().wait_stopped()));
+            ends.push(futures_util::future::Either::Right(
+                shard.group().wait_stopped(),
+            ));
         }
         while let Some(outcome) = ends.next().await {
             if let Err(reason) = outcome {

@@ -29,7 +29,8 @@ struct FlushSchedule {
 impl FlushSchedule {
     fn is_due(&self, appended: u64, now: Instant) -> bool {
         let growth = appended.saturating_sub(self.flushed_bytes);
-        growth > self.max_log_growth || (growth > 0 && now.duration_since(self.last_flush) > MAX_FLUSH_INTERVAL)
+        growth > self.max_log_growth
+            || (growth > 0 && now.duration_since(self.last_flush) > MAX_FLUSH_INTERVAL)
     }
 }
 

@@ -10,7 +10,9 @@ use super::damaged_log::with_advice;
 use super::groups::{NodeEndpoint, StartError};
 use super::start_log;
 use crate::admin::StartProgress;
-use crate::cluster::{JoinSettings, Identity, RequestedIdentity, check_membership, join, read_marker};
+use crate::cluster::{
+    Identity, JoinSettings, RequestedIdentity, check_membership, join, read_marker,
+};
 use crate::config::Config;
 use crate::meta;
 use crate::store::keys::GroupId;

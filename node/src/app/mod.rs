@@ -24,26 +24,26 @@
 //! | `operator` | operations of the admin port |
 //! | `topology_publisher` | the topology that routers get |
 
-mod dispatch;
+mod availability;
 mod damaged_log;
-mod membership;
-mod groups;
-mod event_log;
-mod log_budget;
-mod rpc_port;
-mod status;
-mod operator;
+mod dispatch;
 mod endpoint;
-mod topology_publisher;
+mod event_log;
+mod groups;
+mod log_budget;
+mod maintenance;
+mod membership;
+mod operator;
 mod ports;
 mod readiness;
 mod region_status;
+mod rpc_port;
 mod run;
-mod availability;
 mod snapshots;
 mod start_log;
+mod status;
 mod threads;
-mod maintenance;
+mod topology_publisher;
 mod wiring;
 
 pub use crate::store::restrict_umask;

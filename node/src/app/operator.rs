@@ -10,8 +10,8 @@ use futures_util::future::BoxFuture;
 use super::groups::Groups;
 use crate::admin::{DecommissionReport, NamedNode, NodeChange, NodeError, Operations, RegionError};
 use crate::cluster::{MembershipView, assess_decommission};
-use crate::geo::{RegionComparison, GeoReplication, VerifyError};
-use crate::meta::{REGION_REMOVAL_LEVEL, NodeInfo, NodeState, Topology};
+use crate::geo::{GeoReplication, RegionComparison, VerifyError};
+use crate::meta::{NodeInfo, NodeState, REGION_REMOVAL_LEVEL, Topology};
 use crate::raft::NodeId;
 use crate::service::{
     BucketId, Directory, DirectoryError, Plan, PlanChanges, PlanError, PlanTerms,
@@ -38,7 +38,9 @@ impl Operator {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        tokio::time::timeout(NODE_LOSS_TIMEOUT, silent).await.is_ok()
+        tokio::time::timeout(NODE_LOSS_TIMEOUT, silent)
+            .await
+            .is_ok()
     }
 
     async fn apply_node_change(
@@ -54,7 +56,9 @@ impl Operator {
             name: name.clone(),
         };
         let state = match change {
-            NodeChange::Decommission if node.state == NodeState::Decommissioning => return Ok(done),
+            NodeChange::Decommission if node.state == NodeState::Decommissioning => {
+                return Ok(done);
+            }
             NodeChange::Decommission => {
                 self.check_decommission(&node, confirmed)?;
                 NodeState::Decommissioning
@@ -171,11 +175,15 @@ impl Operator {
         let topology = self.groups.catalog.topology();
         let number = topology.region_number(&name);
         let number = number.ok_or_else(|| RegionError::Unknown(name.clone()))?;
-        if topology.region(number).is_some_and(|region| region.is_removing) {
+        if topology
+            .region(number)
+            .is_some_and(|region| region.is_removing)
+        {
             return Ok(());
         }
-        let is_outdated =
-            |node: &&NodeInfo| node.state != NodeState::Removed && node.level < REGION_REMOVAL_LEVEL;
+        let is_outdated = |node: &&NodeInfo| {
+            node.state != NodeState::Removed && node.level < REGION_REMOVAL_LEVEL
+        };
         let outdated: Vec<NodeId> = topology
             .nodes()
             .iter()
@@ -259,7 +267,10 @@ impl Operations for Operator {
         Box::pin(self.apply_node_change(name, change, confirmed))
     }
 
-    fn decommission_report(&self, name: String) -> BoxFuture<'_, Result<DecommissionReport, NodeError>> {
+    fn decommission_report(
+        &self,
+        name: String,
+    ) -> BoxFuture<'_, Result<DecommissionReport, NodeError>> {
         Box::pin(async move { Ok(self.decommission_report_of(&self.find_node(&name).await?)) })
     }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 
-use cloudkv_common::server::{PortBinder, Encryption, WorkerPort, serve_on_workers};
+use cloudkv_common::server::{Encryption, PortBinder, WorkerPort, serve_on_workers};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;

@@ -17,7 +17,7 @@ use std::time::Duration;
 use cloudkv_common::admin::{Component, Readiness};
 
 use super::groups::Groups;
-use crate::raft::{Group, StateMachine, NodeId};
+use crate::raft::{Group, NodeId, StateMachine};
 use crate::shard::ShardHandle;
 use crate::store::keys::GroupId;
 use crate::telemetry::metrics::Exposition;
@@ -47,7 +47,9 @@ impl MetadataState {
     fn blocking_reason(self) -> Option<String> {
         match self {
             Self::Absent => Some("the cluster's metadata has not arrived yet".to_owned()),
-            Self::NoContact => Some("there is no contact with the metadata's leader yet".to_owned()),
+            Self::NoContact => {
+                Some("there is no contact with the metadata's leader yet".to_owned())
+            }
             Self::CatchingUp(Some(entries)) => {
                 Some(format!("it is {entries} entries behind its leader"))
             }
@@ -187,7 +189,11 @@ impl Groups {
         let others = leader.filter(|leader| *leader != self.identity.node_id);
         let is_confirmed = others.is_none_or(|leader| {
             group.leader_age() < MAJORITY_CONFIRMATION_TIMEOUT
-                || self.failure_detector.has_led_within(leader, group.id(), MAJORITY_CONFIRMATION_TIMEOUT)
+                || self.failure_detector.has_led_within(
+                    leader,
+                    group.id(),
+                    MAJORITY_CONFIRMATION_TIMEOUT,
+                )
         });
         group.has_leader() && is_confirmed
     }

@@ -124,8 +124,14 @@ pub(super) struct RegionBacklog {
 /// Backlogs of the reachable regions.
 pub(super) fn backlogs(groups: &Groups) -> BTreeMap<String, RegionBacklog> {
     let mut backlogs: BTreeMap<String, RegionBacklog> = BTreeMap::new();
-    let is_reachable = |it: &OutboundReplication| it.silence().is_some_and(|silence| silence < CONTACT_TIMEOUT);
-    for replication in outbound_replications(groups).into_iter().filter(is_reachable) {
+    let is_reachable = |it: &OutboundReplication| {
+        it.silence()
+            .is_some_and(|silence| silence < CONTACT_TIMEOUT)
+    };
+    for replication in outbound_replications(groups)
+        .into_iter()
+        .filter(is_reachable)
+    {
         let behind = replication.unacknowledged_changes();
         let lag = replication.status.lag().unwrap_or_default();
         let backlog = backlogs.entry(replication.region).or_default();
@@ -147,7 +153,10 @@ pub(super) fn retained_status(groups: &Groups) -> Value {
 
 /// Writes the metrics of replication.
 pub(super) fn write_metrics(groups: &Groups, text: &mut Exposition) {
-    let (retained, limit) = (groups.retention_budget.retained_bytes() as f64, groups.retention_budget.limit_bytes() as f64);
+    let (retained, limit) = (
+        groups.retention_budget.retained_bytes() as f64,
+        groups.retention_budget.limit_bytes() as f64,
+    );
     let help = "Used share of the budget for changes retained for other regions.";
     text.gauge("cloudkv_geo_budget_used_ratio", help, &[], retained / limit);
     let leaving = groups.catalog.topology();

@@ -20,7 +20,8 @@ pub(super) fn has_other_nodes(groups: &Groups) -> bool {
     let me = groups.identity.node_id;
     let topology = groups.catalog.topology();
     let mut nodes = topology.nodes().iter();
-    !groups.identity.bootstraps_cluster || nodes.any(|node| node.id != me && node.state != NodeState::Removed)
+    !groups.identity.bootstraps_cluster
+        || nodes.any(|node| node.id != me && node.state != NodeState::Removed)
 }
 
 /// Logs who can reach the rpc port, or the settings that would open it.

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cloudkv_common::fd_limit::{FdLimitError, raise_fd_limit, connection_limit};
+use cloudkv_common::fd_limit::{FdLimitError, connection_limit, raise_fd_limit};
 use cloudkv_common::server::{BindError, Encryption, MemoryBudget};
 use cloudkv_proto::v1 as pb;
 use http::HeaderValue;
@@ -17,19 +17,19 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::membership::MembershipContext;
-use super::groups::{Groups, NodeEndpoint, StartError};
-use super::event_log;
-use super::rpc_port;
-use super::status::NodeStatus;
-use super::operator::Operator;
 use super::endpoint::resolve_endpoint;
+use super::event_log;
+use super::groups::{Groups, NodeEndpoint, StartError};
+use super::maintenance::{measure_disk_space, run_maintenance};
+use super::membership::MembershipContext;
+use super::operator::Operator;
 use super::ports::{Ports, PublicListeners, bind_rpc};
 use super::region_status;
+use super::rpc_port;
 use super::start_log;
+use super::status::NodeStatus;
 use super::threads::Threads;
-use super::maintenance::{run_maintenance, measure_disk_space};
-use super::wiring::{build_rpc_handlers, build_replication, metadata_proposer};
+use super::wiring::{build_replication, build_rpc_handlers, metadata_proposer};
 use crate::admin::StartProgress;
 use crate::api::{Api, CreationSettings, HttpSettings};
 use crate::cluster::{ConsistencyChecker, PlacementController};
@@ -98,8 +98,11 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let started_at = Instant::now();
-    config.max_connections =
-        connection_limit(raise_fd_limit(), config.max_connections, reserved_files(&config))?;
+    config.max_connections = connection_limit(
+        raise_fd_limit(),
+        config.max_connections,
+        reserved_files(&config),
+    )?;
     let (ports, admin_port) = Ports::bind(&config)?;
     start_log::log_process(&config, &ports);
     // Dropped last.
@@ -138,7 +141,10 @@ async fn run_node(
     let (tasks, stop_admin) = (TaskTracker::new(), CancellationToken::new());
     let progress = StartProgress::default();
     progress.set_waiting_for("the data directory to be opened and its log to be read");
-    let admin_router = admin::AdminRouter::new(starting_node(&config, &progress), config.admin_token.as_ref());
+    let admin_router = admin::AdminRouter::new(
+        starting_node(&config, &progress),
+        config.admin_token.as_ref(),
+    );
     tasks.spawn(cloudkv_common::admin::serve(
         admin_port,
         admin_router.router(),
@@ -235,7 +241,10 @@ async fn run_node(
     if outcome.is_ok() {
         leaving.drain().await;
         let report = node.service.directory.report_reads();
-        if tokio::time::timeout(READ_REPORT_TIMEOUT, report).await.is_err() {
+        if tokio::time::timeout(READ_REPORT_TIMEOUT, report)
+            .await
+            .is_err()
+        {
             tracing::warn!(timeout = ?READ_REPORT_TIMEOUT, "reporting the last read counts timed out");
         }
     }
@@ -314,11 +323,16 @@ impl RunningNode {
         // From the start: a region that joins is seeded with everything that the others have, and
         // the log of that must not stay.
         let write_buffer = self.config.write_buffer_mib.bytes();
-        let maintenance = run_maintenance(self.groups.clone(), write_buffer, self.stop_groups.clone());
+        let maintenance =
+            run_maintenance(self.groups.clone(), write_buffer, self.stop_groups.clone());
         self.tasks.spawn(maintenance);
         let watch = measure_disk_space(self.groups.disk_space.clone(), self.stop_groups.clone());
         self.tasks.spawn(watch);
-        let event_log = event_log::run(self.groups.clone(), self.started_at, self.stop_groups.clone());
+        let event_log = event_log::run(
+            self.groups.clone(),
+            self.started_at,
+            self.stop_groups.clone(),
+        );
         self.tasks.spawn(event_log);
         if stop
             .run_until_cancelled(self.groups.wait_until_serving())
@@ -397,8 +411,10 @@ impl RunningNode {
     fn start_background_tasks(&self) {
         let directory = &self.service.directory;
         let stop = || self.stop_groups.clone();
-        self.tasks.spawn(directory.clone().sweep_deleted_buckets(stop()));
-        self.tasks.spawn(directory.clone().run_space_reclaim(stop()));
+        self.tasks
+            .spawn(directory.clone().sweep_deleted_buckets(stop()));
+        self.tasks
+            .spawn(directory.clone().run_space_reclaim(stop()));
         self.tasks.spawn(directory.clone().run_read_reports(stop()));
         let failure_detector = self.groups.failure_detector.clone();
         let expire = directory.clone();

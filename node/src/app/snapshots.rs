@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 
 use super::groups::Groups;
-use crate::raft::{TransferDirection, TransferStatus, SnapshotTransfers};
+use crate::raft::{SnapshotTransfers, TransferDirection, TransferStatus};
 use crate::telemetry::metrics::Exposition;
 
 /// Snapshot transfers of all groups.

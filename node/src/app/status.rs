@@ -9,12 +9,12 @@ use cloudkv_common::admin::Readiness;
 use serde_json::{Value, json};
 
 use super::groups::Groups;
-use super::{readiness, region_status, availability, snapshots};
+use super::{availability, readiness, region_status, snapshots};
 use crate::admin::AdminState;
 use crate::api::Api;
 use crate::config::Config;
 use crate::meta::NodeState;
-use crate::raft::{NodeId, GroupStatus};
+use crate::raft::{GroupStatus, NodeId};
 use crate::telemetry::metrics::{Exposition, write_process};
 
 /// Source of the node's status and metrics.
@@ -50,7 +50,11 @@ impl NodeStatus {
         nodes
             .filter(|node| availability::is_shown(node, now))
             .map(|node| {
-                let health = self.groups.failure_detector.health(node.id).filter(|_| node.id != me);
+                let health = self
+                    .groups
+                    .failure_detector
+                    .health(node.id)
+                    .filter(|_| node.id != me);
                 let removed = (node.state == NodeState::Removed)
                     .then(|| availability::time_since_removal(node, now).as_secs());
                 json!({
@@ -110,7 +114,8 @@ impl NodeStatus {
     /// Returns a voter that isn't alive, if one more loss would take the majority.
     fn critical_loss(&self, voters: &[NodeId]) -> Option<NodeId> {
         let me = self.groups.identity.node_id;
-        let is_lost = |node: &&NodeId| **node != me && !self.groups.failure_detector.is_alive(**node);
+        let is_lost =
+            |node: &&NodeId| **node != me && !self.groups.failure_detector.is_alive(**node);
         let lost = voters.iter().filter(is_lost);
         let alive = voters.len() - lost.clone().count();
         lost.copied()

@@ -11,10 +11,10 @@ use super::dispatch::Handlers;
 use super::groups::{Groups, MAX_MESSAGE_BYTES};
 use super::topology_publisher::TopologyPublisher;
 use crate::api::Api;
-use crate::cluster::{Admission, ProposalError, MetadataProposer, Refresher};
+use crate::cluster::{Admission, MetadataProposer, ProposalError, Refresher};
 use crate::geo::GeoReplication;
-use crate::meta::{self, NodeRefusal, CommandRefusal};
-use crate::rpc::{RpcServerContext, StreamDrain, RpcRuntimes};
+use crate::meta::{self, CommandRefusal, NodeRefusal};
+use crate::rpc::{RpcRuntimes, RpcServerContext, StreamDrain};
 use crate::service::Service;
 
 /// Builds the replication to and from other regions.
@@ -104,8 +104,10 @@ pub(super) fn metadata_proposer(service: &Service) -> MetadataProposer {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(refusal)) => {
                     // The node with that address may be lost, and soon be replaced.
-                    let is_address_taken =
-                        matches!(refusal, CommandRefusal::Node(NodeRefusal::AddressTaken { .. }));
+                    let is_address_taken = matches!(
+                        refusal,
+                        CommandRefusal::Node(NodeRefusal::AddressTaken { .. })
+                    );
                     Err(ProposalError {
                         reason: refusal.to_string(),
                         is_final: !is_address_taken,

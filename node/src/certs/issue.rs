@@ -10,7 +10,7 @@ use rcgen::{
     KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
 };
 
-use super::files::{CertsError, CertificateFiles};
+use super::files::{CertificateFiles, CertsError};
 
 /// Common name of the CA. All CAs created here share it: the key identifies which one has signed.
 const CA_NAME: &str = "CloudKV CA";
@@ -80,10 +80,16 @@ impl CertificateAuthority {
     }
 
     /// Issues a certificate for these hosts.
-    pub fn issue(&self, role: CertificateRole, names: &[String], days: u32) -> Result<IssuedCertificate, CertsError> {
+    pub fn issue(
+        &self,
+        role: CertificateRole,
+        names: &[String],
+        days: u32,
+    ) -> Result<IssuedCertificate, CertsError> {
         let sign = || {
             let key = KeyPair::generate()?;
-            let certificate = certificate_params(role, names, days)?.signed_by(&key, &self.issuer)?;
+            let certificate =
+                certificate_params(role, names, days)?.signed_by(&key, &self.issuer)?;
             Ok(IssuedCertificate {
                 certificate: certificate.pem(),
                 key: key.serialize_pem(),
@@ -111,7 +117,11 @@ fn ca_params() -> CertificateParams {
     params
 }
 
-fn certificate_params(role: CertificateRole, names: &[String], days: u32) -> Result<CertificateParams, rcgen::Error> {
+fn certificate_params(
+    role: CertificateRole,
+    names: &[String],
+    days: u32,
+) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     let first = names.first().map_or("", String::as_str);

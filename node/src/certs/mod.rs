@@ -13,9 +13,9 @@ mod tests;
 
 use std::path::Path;
 
-use crate::config::{CertsArgs, CertsCommand, CertificateValidity};
+use crate::config::{CertificateValidity, CertsArgs, CertsCommand};
 pub use files::CertsError;
-use files::{OverwritePolicy, CertificateFiles};
+use files::{CertificateFiles, OverwritePolicy};
 use issue::{CertificateAuthority, CertificateRole};
 
 /// Runs the command `certs`, and returns its output.
@@ -36,7 +36,12 @@ pub fn run(args: &CertsArgs) -> Result<String, CertsError> {
             ))
         }
         CertsCommand::Router { name, term } => {
-            let report = issue(dir, CertificateRole::Router, std::slice::from_ref(name), *term)?;
+            let report = issue(
+                dir,
+                CertificateRole::Router,
+                std::slice::from_ref(name),
+                *term,
+            )?;
             Ok(format!(
                 "{report}Give the router {name}.pem, {name}.key and ca.pem.\n"
             ))
@@ -61,7 +66,12 @@ fn init(dir: &Path, days: u32) -> Result<String, CertsError> {
     ))
 }
 
-fn issue(dir: &Path, role: CertificateRole, names: &[String], term: CertificateValidity) -> Result<String, CertsError> {
+fn issue(
+    dir: &Path,
+    role: CertificateRole,
+    names: &[String],
+    term: CertificateValidity,
+) -> Result<String, CertsError> {
     let first = names.first().map_or("", String::as_str);
     let files = CertificateFiles::named(dir, first);
     // The CA's own files are never replaced.

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use cloudkv_proto::tls::valid_until;
 
-use super::files::{CertsError, OverwritePolicy, CertificateFiles, create_dir, write_public};
+use super::files::{CertificateFiles, CertsError, OverwritePolicy, create_dir, write_public};
 use super::issue::{CertificateAuthority, CertificateRole};
 use crate::config::{CA_VALIDITY_DAYS, CERTIFICATE_VALIDITY_DAYS};
 

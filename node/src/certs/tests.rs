@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use cloudkv_proto::tls::{TlsRole, Tls, TlsFiles};
+use cloudkv_proto::tls::{Tls, TlsFiles, TlsRole};
 
 use super::run;
-use crate::config::{CertsArgs, CertsCommand, CertificateValidity};
+use crate::config::{CertificateValidity, CertsArgs, CertsCommand};
 
 fn run_order(dir: &Path, order: CertsCommand) -> Result<String, String> {
     let args = CertsArgs {

@@ -45,7 +45,9 @@ impl Admission {
     ) -> Result<pb::JoinResponse, Status> {
         let header = self.catalog.header();
         if header.cluster_id.is_empty() {
-            return Err(Status::unavailable("this node has not joined a cluster yet"));
+            return Err(Status::unavailable(
+                "this node has not joined a cluster yet",
+            ));
         }
         self.check_request(&request, header.shards)?;
         self.check_node_id(&caller, request.node_id).await?;
@@ -82,7 +84,8 @@ impl Admission {
             shards: header.shards,
             region: region.number,
             incarnation: region.incarnation,
-            bootstraps_region: region.number != FIRST_REGION && region.bootstrap_node == request.node_id,
+            bootstraps_region: region.number != FIRST_REGION
+                && region.bootstrap_node == request.node_id,
             must_seed: region.number != FIRST_REGION,
             nodes: self.catalog.topology().members(),
         })
@@ -95,7 +98,9 @@ impl Admission {
         }
         // This node may not know the other one yet.
         if !(self.refresh)().await {
-            return Err(Status::unavailable("reach the metadata's leader: there is none"));
+            return Err(Status::unavailable(
+                "reach the metadata's leader: there is none",
+            ));
         }
         match self.catalog.topology().node(number) {
             Some(known) => check_address(caller, &known.rpc),
@@ -137,7 +142,9 @@ impl Admission {
         }
         // The region may exist without this node knowing it.
         if !(self.refresh)().await {
-            return Err(Status::unavailable("reach the metadata's leader: there is none"));
+            return Err(Status::unavailable(
+                "reach the metadata's leader: there is none",
+            ));
         }
         check_new_region(&self.catalog.topology(), request)?;
         if self.catalog.header().level < REGIONS_LEVEL {

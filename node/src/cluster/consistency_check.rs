@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::identity::replace_file;
 use crate::raft::NodeId;
-use crate::rpc::{StreamKind, Peers};
-use crate::shard::{ShardHandle, PeerCheckpoints, CheckpointVerdict, compare_checkpoints};
+use crate::rpc::{Peers, StreamKind};
+use crate::shard::{CheckpointVerdict, PeerCheckpoints, ShardHandle, compare_checkpoints};
 
 /// Minimum interval between comparisons of all replicas; a share that depends on the node is added.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -81,7 +81,9 @@ impl ConsistencyChecker {
                         tracing::error!(shard = number, index, "replicas of a shard differ");
                     }
                 }
-                CheckpointVerdict::Outlier(index) => return Some(self.mark_data_dir(number, index)),
+                CheckpointVerdict::Outlier(index) => {
+                    return Some(self.mark_data_dir(number, index));
+                }
             }
             self.set_suspect(false);
         }
@@ -103,7 +105,8 @@ impl ConsistencyChecker {
             let answers = join_all(others.map(|node| self.query_checkpoints(*node, number))).await;
             answers.into_iter().flatten().collect()
         };
-        let (voters, learners) = futures_util::join!(query(&status.voters), query(&status.learners));
+        let (voters, learners) =
+            futures_util::join!(query(&status.voters), query(&status.learners));
         let answers = PeerCheckpoints {
             voters,
             learners,
@@ -116,7 +119,10 @@ impl ConsistencyChecker {
     async fn query_checkpoints(&self, node: NodeId, shard: u16) -> Option<Vec<pb::Checkpoint>> {
         let shard = u32::from(shard);
         let body = call::Body::Checkpoints(pb::CheckpointsQuery { shard });
-        let answer = self.peers.call(node, StreamKind::Forwarded, body, QUERY_TIMEOUT).await;
+        let answer = self
+            .peers
+            .call(node, StreamKind::Forwarded, body, QUERY_TIMEOUT)
+            .await;
         match answer.ok()? {
             reply::Body::Checkpoints(answer) => Some(answer.points),
             _ => None,

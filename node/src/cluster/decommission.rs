@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::placement::{
-    ShardCandidate, CurrentPlacement, MetadataCandidate, ShardPlan, plan_metadata, plan_shards,
+    CurrentPlacement, MetadataCandidate, ShardCandidate, ShardPlan, plan_metadata, plan_shards,
 };
 use crate::meta::{NodeInfo, NodeState, Topology};
 use crate::raft::NodeId;
@@ -85,7 +85,10 @@ impl DecommissionObstacle {
                  one with --join first; or stop it, and remove the region with \
                  `cloudkv-node admin remove-region {region}` through a node of another one"
             ),
-            Self::NoMajority { shard, unreachable: silent } => format!(
+            Self::NoMajority {
+                shard,
+                unreachable: silent,
+            } => format!(
                 "shard-{shard} of region {region} has no majority, so it can't move away from node \
                  {node}: bring back {}",
                 names(silent)
@@ -130,13 +133,18 @@ pub fn assess_decommission(
         let Some(placement) = placement else { continue };
         if alive_voters(placement, &is_alive) <= placement.voters.len() / 2 {
             let silent = unreachable_nodes(&placement.voters, &is_alive);
-            return Err(DecommissionObstacle::NoMajority { shard, unreachable: silent });
+            return Err(DecommissionObstacle::NoMajority {
+                shard,
+                unreachable: silent,
+            });
         }
     }
     let planned = final_placements(&candidates, shards, current.clone());
     let unreachable = blocking_nodes(&current, &planned, &is_alive);
     if !unreachable.is_empty() {
-        return Err(DecommissionObstacle::Unreachable(unreachable.into_iter().collect()));
+        return Err(DecommissionObstacle::Unreachable(
+            unreachable.into_iter().collect(),
+        ));
     }
     let metadata = remaining_metadata_voters(topology, node.id, voters, &is_alive);
     Ok(DecommissionOutlook {
@@ -207,7 +215,8 @@ fn fault_tolerance(
     is_alive: impl Fn(NodeId) -> bool,
 ) -> FaultTolerance {
     let placed = || placements.iter().flatten();
-    let losses = placed().map(|it| alive_voters(it, &is_alive).saturating_sub(it.voters.len() / 2 + 1));
+    let losses =
+        placed().map(|it| alive_voters(it, &is_alive).saturating_sub(it.voters.len() / 2 + 1));
     let copies = placed().map(|it| it.voters.len() + it.learners.len());
     FaultTolerance {
         node_failures: losses.min().unwrap_or(0),

@@ -30,7 +30,11 @@ fn region_topology(nodes: u64, shards: &[(&[u64], &[u64])]) -> Topology {
 }
 
 /// Assesses the removal of node 1 with these voters of the metadata and some dead nodes.
-fn without_first(topology: &Topology, voters: &[u64], dead: &[u64]) -> Result<DecommissionOutlook, DecommissionObstacle> {
+fn without_first(
+    topology: &Topology,
+    voters: &[u64],
+    dead: &[u64],
+) -> Result<DecommissionOutlook, DecommissionObstacle> {
     let shards = u16::try_from(topology.placements_of(1).count()).unwrap();
     let node = topology.node(1).unwrap();
     let voters = voters.iter().copied().collect();
@@ -60,7 +64,13 @@ fn without_one_of_three_single_voters_stay_and_without_one_of_four_nothing_chang
     );
     // Decommissioning the dead node improves the tolerance.
     let outlook = without_first(&four, &[1, 2, 3], &[1]).unwrap();
-    assert_eq!((outlook.now.node_failures, outlook.without_node.node_failures), (0, 1));
+    assert_eq!(
+        (
+            outlook.now.node_failures,
+            outlook.without_node.node_failures
+        ),
+        (0, 1)
+    );
 }
 
 #[test]
@@ -77,10 +87,16 @@ fn without_one_of_two_a_single_replica_stays() {
 #[test]
 fn an_impossible_decommission_is_an_obstacle() {
     let one = region_topology(1, &[(&[1], &[])]);
-    assert_eq!(without_first(&one, &[1], &[]), Err(DecommissionObstacle::OnlyNode));
+    assert_eq!(
+        without_first(&one, &[1], &[]),
+        Err(DecommissionObstacle::OnlyNode)
+    );
     let three = region_topology(3, &[(&[1, 2, 3], &[]), (&[2, 1, 3], &[])]);
     let silent = vec![2, 3];
-    let lost = Err(DecommissionObstacle::NoMajority { shard: 0, unreachable: silent });
+    let lost = Err(DecommissionObstacle::NoMajority {
+        shard: 0,
+        unreachable: silent,
+    });
     assert_eq!(without_first(&three, &[1, 2, 3], &[2, 3]), lost);
     // One shard would have the dead node as its only voter.
     let dead = Err(DecommissionObstacle::Unreachable(vec![3]));

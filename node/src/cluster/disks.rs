@@ -5,10 +5,10 @@
 //! of its members. While most of them have free space it accepts everything: the others follow as
 //! long as they can, and catch up when they have space again.
 
-use super::placement_controller::PlacementController;
 use super::failure_detector::FailureDetector;
-use crate::raft::{Group, StateMachine, NodeId};
-use crate::store::{DiskSpace, DiskState, WriteGate, WriteAdmission};
+use super::placement_controller::PlacementController;
+use crate::raft::{Group, NodeId, StateMachine};
+use crate::store::{DiskSpace, DiskState, WriteAdmission, WriteGate};
 
 /// Voter of a group, with the state of its disk.
 #[derive(Clone, Copy, Debug)]
@@ -109,8 +109,12 @@ mod tests {
 
     fn voter_disks(low: [bool; 3], living: [bool; 3]) -> Vec<VoterDisk> {
         let ids = (1..).zip(low).zip(living);
-        ids.map(|((id, is_low), lives)| VoterDisk { id, is_low, is_alive: lives })
-            .collect()
+        ids.map(|((id, is_low), lives)| VoterDisk {
+            id,
+            is_low,
+            is_alive: lives,
+        })
+        .collect()
     }
 
     #[test]

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::raft::NodeId;
-use crate::rpc::{StreamKind, Peers};
+use crate::rpc::{Peers, StreamKind};
 use crate::store::keys::GroupId;
 use crate::types::Nanos;
 
@@ -111,7 +111,9 @@ impl FailureDetector {
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(interval.tick()).await.is_some() {
             let known = peers.node_numbers();
-            self.histories.write().retain(|node, _| known.contains(node));
+            self.histories
+                .write()
+                .retain(|node, _| known.contains(node));
             for node in &known {
                 let (detector, peers, node) = (self.clone(), peers.clone(), *node);
                 tokio::spawn(async move { detector.ping(&peers, node).await });
@@ -194,7 +196,10 @@ impl FailureDetector {
     pub fn health(&self, node: NodeId) -> Option<NodeHealth> {
         let histories = self.histories.read();
         let history = histories.get(&node)?;
-        let fastest = history.samples.iter().min_by_key(|(round_trip, _)| *round_trip);
+        let fastest = history
+            .samples
+            .iter()
+            .min_by_key(|(round_trip, _)| *round_trip);
         let (round_trip, offset) = fastest.copied()?;
         Some(NodeHealth {
             last_heard: history.last_heard,
@@ -211,9 +216,11 @@ impl FailureDetector {
     pub fn leader_of(&self, group: GroupId, among: impl Fn(NodeId) -> bool) -> Option<NodeId> {
         let histories = self.histories.read();
         let is_leading = |history: &PongHistory| {
-            history.last_heard.elapsed() < LIVENESS_TIMEOUT && history.led_groups.contains(&u32::from(group.0))
+            history.last_heard.elapsed() < LIVENESS_TIMEOUT
+                && history.led_groups.contains(&u32::from(group.0))
         };
-        histories.iter()
+        histories
+            .iter()
             .find(|(node, history)| is_leading(history) && among(**node))
             .map(|(node, _)| *node)
     }
@@ -245,14 +252,18 @@ impl FailureDetector {
     /// Returns whether a node's disk was below its low-water mark, as of its last pong.
     pub fn is_disk_low(&self, node: NodeId) -> bool {
         let histories = self.histories.read();
-        histories.get(&node).is_some_and(|history| history.is_disk_low)
+        histories
+            .get(&node)
+            .is_some_and(|history| history.is_disk_low)
     }
 
     /// Returns whether a node lacked the state of shards in which it is to vote, as of its last
     /// pong.
     pub fn is_catching_up(&self, node: NodeId) -> bool {
         let histories = self.histories.read();
-        histories.get(&node).is_some_and(|history| history.is_catching_up)
+        histories
+            .get(&node)
+            .is_some_and(|history| history.is_catching_up)
     }
 
     /// Returns whether a node has answered recently.
@@ -265,7 +276,9 @@ impl FailureDetector {
     /// `time`, and its clock is right.
     pub fn is_fit_to_lead(&self, node: NodeId, time: Duration) -> bool {
         let is_fit = |health: NodeHealth| {
-            health.last_heard.elapsed() < LIVENESS_TIMEOUT && health.alive_since.elapsed() > time && health.is_clock_ok
+            health.last_heard.elapsed() < LIVENESS_TIMEOUT
+                && health.alive_since.elapsed() > time
+                && health.is_clock_ok
         };
         self.health(node).is_some_and(is_fit)
     }
@@ -288,7 +301,8 @@ impl FailureDetector {
             })
             .collect();
         let was_off = self.has_logged_clock_off.load(Ordering::Acquire);
-        let has_decided = !was_off && (self.is_clock_ok() || self.started_at.elapsed() > STARTUP_GRACE_PERIOD);
+        let has_decided =
+            !was_off && (self.is_clock_ok() || self.started_at.elapsed() > STARTUP_GRACE_PERIOD);
         let is_ok = if offsets.is_empty() {
             // Without other nodes to compare with, the judgement stays; after the grace period the
             // clock is right.
@@ -366,7 +380,10 @@ mod tests {
     fn one_clock_that_is_off_is_detected() {
         // Two of three agree: the third is off, and each of them detects it.
         assert!(is_near_majority_exact(&[1000, 600 * SECOND]));
-        assert!(!is_near_majority_exact(&[600 * SECOND, 600 * SECOND - 1000]));
+        assert!(!is_near_majority_exact(&[
+            600 * SECOND,
+            600 * SECOND - 1000
+        ]));
         assert!(is_near_majority_exact(&[]));
         // Of two nodes, none knows which clock is wrong.
         assert!(is_near_majority_exact(&[600 * SECOND]));
@@ -416,7 +433,10 @@ mod tests {
             let reply::Body::Pong(pong) = detector.pong(pb::Pong::default()) else {
                 panic!("a ping is answered by a pong");
             };
-            (pong.clock_off, detector.has_logged_clock_off.load(Ordering::Acquire))
+            (
+                pong.clock_off,
+                detector.has_logged_clock_off.load(Ordering::Acquire),
+            )
         };
         // Two nodes that agree with it would make its clock right.
         assert_eq!(record(7, -600 * SECOND), (true, false));
@@ -470,7 +490,8 @@ mod tests {
         assert_eq!(detector.leader_of(GroupId(3), |_| true), Some(7));
         assert_eq!(detector.leader_of(GroupId(4), |_| true), None);
         assert!(
-            detector.has_led_within(7, GroupId(3), PING_TIMEOUT) && !detector.has_led_within(7, GroupId(4), PING_TIMEOUT)
+            detector.has_led_within(7, GroupId(3), PING_TIMEOUT)
+                && !detector.has_led_within(7, GroupId(4), PING_TIMEOUT)
         );
         let members = |group| detector.members_of(GroupId(group), |_| true);
         assert_eq!(members(3), Some(vec![7, 8]));

@@ -205,7 +205,11 @@ impl Identity {
     }
 
     /// Stores the identity in `dir` after a cluster has admitted the node.
-    pub fn accept_join(&mut self, dir: &Path, response: pb::JoinResponse) -> Result<(), IdentityError> {
+    pub fn accept_join(
+        &mut self,
+        dir: &Path,
+        response: pb::JoinResponse,
+    ) -> Result<(), IdentityError> {
         let shards = u16::try_from(response.shards)
             .ok()
             .filter(|shards| *shards > 0);
@@ -353,7 +357,10 @@ mod tests {
             Err(IdentityError::MissingFile)
         ));
         assert_eq!(Identity::read(dir.path()), None);
-        Identity::generate(&wanted).unwrap().save(dir.path()).unwrap();
+        Identity::generate(&wanted)
+            .unwrap()
+            .save(dir.path())
+            .unwrap();
         let kept = Identity::open(dir.path(), &wanted).unwrap();
         assert_eq!(Identity::read(dir.path()), Some(kept));
     }

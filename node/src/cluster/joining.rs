@@ -160,14 +160,21 @@ pub async fn check_membership(
         Some((address.clone(), response))
     });
     let responses: Vec<_> = join_all(queries).await.into_iter().flatten().collect();
-    let is_same_cluster = |response: &pb::IdentifyResponse| response.cluster_id == identity.cluster_id;
-    if let Some((address, _)) = responses.iter().find(|(_, it)| is_same_cluster(it) && it.removed) {
+    let is_same_cluster =
+        |response: &pb::IdentifyResponse| response.cluster_id == identity.cluster_id;
+    if let Some((address, _)) = responses
+        .iter()
+        .find(|(_, it)| is_same_cluster(it) && it.removed)
+    {
         return Err(JoinError::Refused {
             address: address.clone(),
             reason: REMOVED_MESSAGE.to_owned(),
         });
     }
-    if let Some((address, response)) = responses.iter().find(|(_, response)| !is_same_cluster(response)) {
+    if let Some((address, response)) = responses
+        .iter()
+        .find(|(_, response)| !is_same_cluster(response))
+    {
         return Err(JoinError::Refused {
             address: address.clone(),
             reason: format!(
@@ -177,7 +184,9 @@ pub async fn check_membership(
             ),
         });
     }
-    let nodes = responses.into_iter().flat_map(|(_, response)| response.nodes);
+    let nodes = responses
+        .into_iter()
+        .flat_map(|(_, response)| response.nodes);
     Ok(nodes.collect())
 }
 

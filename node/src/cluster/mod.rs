@@ -21,21 +21,23 @@ mod decommission;
 #[cfg(test)]
 mod decommission_tests;
 mod disks;
-mod peer_discovery;
+mod failure_detector;
 mod identity;
 mod joining;
-mod placement_controller;
-pub mod placement;
-mod node_removal;
 mod node_list;
-mod failure_detector;
+mod node_removal;
+mod peer_discovery;
+pub mod placement;
+mod placement_controller;
 
 pub use admission::{Admission, Refresher};
 pub use consistency_check::{ConsistencyChecker, read_marker};
-pub use decommission::{DecommissionObstacle, DecommissionOutlook, FaultTolerance, assess_decommission};
+pub use decommission::{
+    DecommissionObstacle, DecommissionOutlook, FaultTolerance, assess_decommission,
+};
+pub use failure_detector::{FailureDetector, MAX_CLOCK_OFFSET, NodeHealth};
 pub use identity::{Identity, IdentityError, RequestedIdentity, replace_file};
-pub use joining::{JoinSettings, JoinError, check_membership, join};
-pub use placement_controller::{ProposalError, PlacementController, MetadataProposer};
-pub use node_removal::MembershipView;
+pub use joining::{JoinError, JoinSettings, check_membership, join};
 pub use node_list::{ListedNode, NodeList};
-pub use failure_detector::{MAX_CLOCK_OFFSET, NodeHealth, FailureDetector};
+pub use node_removal::MembershipView;
+pub use placement_controller::{MetadataProposer, PlacementController, ProposalError};

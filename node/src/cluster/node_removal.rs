@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 
-use super::placement_controller::PlacementController;
 use super::failure_detector::FailureDetector;
+use super::placement_controller::PlacementController;
 use crate::meta::{Meta, NODE_NAMES_LEVEL, NodeInfo, NodeState, Topology};
-use crate::raft::{Group, RaftMember, NodeId};
+use crate::raft::{Group, NodeId, RaftMember};
 use crate::shard::ShardHandle;
 use crate::store::keys::GroupId;
 
@@ -37,7 +37,9 @@ impl MembershipView<'_> {
         let meta = is_voter.then_some(GroupId::META);
         let shards = (0..self.shards.len()).filter_map(|shard| u16::try_from(shard).ok());
         let needing = shards.filter(|shard| self.is_needed_by(*shard, node));
-        meta.into_iter().chain(needing.map(GroupId::shard)).collect()
+        meta.into_iter()
+            .chain(needing.map(GroupId::shard))
+            .collect()
     }
 
     fn is_needed_by(&self, shard: u16, node: &NodeInfo) -> bool {
@@ -60,7 +62,8 @@ impl MembershipView<'_> {
         if let Some(members) = local_shard.and_then(|shard| shard.group().members_if_leader()) {
             return Some(members);
         }
-        self.failure_detector.members_of(GroupId::shard(shard), is_in_region)
+        self.failure_detector
+            .members_of(GroupId::shard(shard), is_in_region)
     }
 }
 
@@ -85,7 +88,8 @@ impl PlacementController {
             failure_detector: &self.failure_detector,
         };
         let decommissioning = topology.nodes().iter();
-        let decommissioning = decommissioning.filter(|node| node.state == NodeState::Decommissioning);
+        let decommissioning =
+            decommissioning.filter(|node| node.state == NodeState::Decommissioning);
         for node in decommissioning.filter(|node| view.groups_needing(node).is_empty()) {
             // Only if it wasn't recommissioned meanwhile.
             let command = Command::SetNodeState(pb::SetNodeState {

@@ -51,7 +51,9 @@ impl PlacementController {
         } else {
             DISCOVERY_INTERVAL
         };
-        let is_due = discovery.last_query.is_none_or(|at| at.elapsed() > interval);
+        let is_due = discovery
+            .last_query
+            .is_none_or(|at| at.elapsed() > interval);
         if !report.is_removed && discovery.pending.is_none() && is_due {
             discovery.last_query = Some(Instant::now());
             discovery.pending = Some(self.query_members(self.peers.take_unknown_caller()));

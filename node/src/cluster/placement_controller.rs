@@ -13,13 +13,15 @@ use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::peer_discovery::PeerDiscovery;
+use super::failure_detector::FailureDetector;
 use super::identity::Identity;
 use super::joining::REMOVED_MESSAGE;
-use super::placement::{ShardCandidate, CurrentPlacement, MetadataCandidate, plan_metadata, plan_shards};
-use super::failure_detector::FailureDetector;
+use super::peer_discovery::PeerDiscovery;
+use super::placement::{
+    CurrentPlacement, MetadataCandidate, ShardCandidate, plan_metadata, plan_shards,
+};
 use crate::meta::{Catalog, Meta, NODE_NAMES_LEVEL, NodeState, Placement, Topology};
-use crate::raft::{Group, StateMachine, TargetMembership, NodeId, MembershipStep};
+use crate::raft::{Group, MembershipStep, NodeId, StateMachine, TargetMembership};
 use crate::rpc::{Dialer, Peers};
 use crate::shard::{Shard, ShardHandle};
 use crate::store::keys::GroupId;
@@ -77,7 +79,8 @@ pub struct ProposalError {
 }
 
 /// Sends a command to the metadata's leader and waits for its result.
-pub type MetadataProposer = Arc<dyn Fn(Command) -> BoxFuture<'static, Result<(), ProposalError>> + Send + Sync>;
+pub type MetadataProposer =
+    Arc<dyn Fn(Command) -> BoxFuture<'static, Result<(), ProposalError>> + Send + Sync>;
 
 impl PlacementController {
     /// Runs until `stop`, or until this node is no longer a member. Returns the reason for the
@@ -149,11 +152,15 @@ impl PlacementController {
                     .node(node)
                     .is_some_and(|node| node.region == region)
             };
-            shard.set_placement(is_hosted, self.failure_detector.leader_of(shard.group().id(), is_near));
+            shard.set_placement(
+                is_hosted,
+                self.failure_detector.leader_of(shard.group().id(), is_near),
+            );
             let group = shard.group();
             group.exclude_targets(self.failure_detector.damaged_replicas(group.id()));
         }
-        self.meta.exclude_targets(self.failure_detector.damaged_replicas(GroupId::META));
+        self.meta
+            .exclude_targets(self.failure_detector.damaged_replicas(GroupId::META));
     }
 
     /// Returns whether the metadata has the current registration of this node.
@@ -258,7 +265,9 @@ impl PlacementController {
             match group.advance_membership(&members).await {
                 MembershipStep::Done => self.transfer_to_preferred(group, placement).await,
                 MembershipStep::Changed => {}
-                MembershipStep::CatchingUp(node) => tracing::debug!(group = %group.id(), node, "catching up"),
+                MembershipStep::CatchingUp(node) => {
+                    tracing::debug!(group = %group.id(), node, "catching up")
+                }
                 MembershipStep::Retry(reason) => {
                     tracing::debug!(
                         group = %group.id(),
@@ -278,9 +287,11 @@ impl PlacementController {
         };
         // A snapshot that the node still receives saturates its link: writes to shards that it
         // leads would wait.
-        let is_ready =
-            !self.failure_detector.is_disk_low(preferred) && !self.failure_detector.is_catching_up(preferred);
-        let is_fit = self.failure_detector.is_fit_to_lead(preferred, LEADER_STABLE_AFTER);
+        let is_ready = !self.failure_detector.is_disk_low(preferred)
+            && !self.failure_detector.is_catching_up(preferred);
+        let is_fit = self
+            .failure_detector
+            .is_fit_to_lead(preferred, LEADER_STABLE_AFTER);
         if is_ready && is_fit && group.led_for() > LEADER_STABLE_AFTER {
             tracing::debug!(
                 group = %group.id(),
@@ -294,7 +305,11 @@ impl PlacementController {
     }
 
     /// Keeps the metadata's voters on alive nodes, spread over regions.
-    async fn place_metadata(&self, topology: &Topology, silent_since: &mut HashMap<NodeId, Instant>) {
+    async fn place_metadata(
+        &self,
+        topology: &Topology,
+        silent_since: &mut HashMap<NodeId, Instant>,
+    ) {
         let (voters, _) = self.meta.members();
         let me = self.identity.node_id;
         let mut candidates = Vec::new();
@@ -347,7 +362,9 @@ async fn guard_leader<M: StateMachine>(group: &Group<M>, clock_ok: bool, others:
         return;
     }
     if !clock_ok {
-        group.transfer_leadership(others, "the leader's clock is off").await;
+        group
+            .transfer_leadership(others, "the leader's clock is off")
+            .await;
     } else if group.is_removed_leader() {
         let reason = "the node that led is no member of the group any more";
         group.transfer_leadership(others, reason).await;

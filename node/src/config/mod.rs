@@ -18,12 +18,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZero;
 
 use clap::Parser;
-use cloudkv_common::config::{SettingSources, Optional, Setting, Settings, SecretToken, help_or_error, to_toml};
+use cloudkv_common::config::{
+    Optional, SecretToken, Setting, SettingSources, Settings, help_or_error, to_toml,
+};
 
 pub use cli::{AdminAction, LimitFlags, PlanAction, StatusFlags};
-pub use cli::{CA_VALIDITY_DAYS, CERTIFICATE_VALIDITY_DAYS, CertsArgs, CertsCommand, CertificateValidity};
+pub use cli::{
+    CA_VALIDITY_DAYS, CERTIFICATE_VALIDITY_DAYS, CertificateValidity, CertsArgs, CertsCommand,
+};
 pub use cloudkv_common::config::{
-    ConfigError, Kib, LogFormat, Mib, SettingSource, RegionName, Secret, AdminTarget,
+    AdminTarget, ConfigError, Kib, LogFormat, Mib, RegionName, Secret, SettingSource,
 };
 pub use settings::Config;
 

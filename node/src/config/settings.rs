@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cloudkv_common::config::{
-    ListenAddress, AddressOverrides, FilePath, DirectoryPath, LogFormatKind, HostPort, HostPorts, Kib, LogLevels, LogFormat, Optional,
-    Mib, RegionNameKind, Networks, NodeName, Number, TimeSpanOrOff, RegionName, Secret, TimeSpan, Switch, SecretToken,
+    AddressOverrides, DirectoryPath, FilePath, HostPort, HostPorts, Kib, ListenAddress, LogFormat,
+    LogFormatKind, LogLevels, Mib, Networks, NodeName, Number, Optional, RegionName,
+    RegionNameKind, Secret, SecretToken, Switch, TimeSpan, TimeSpanOrOff,
 };
 use cloudkv_common::network::Network;
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use cloudkv_common::config::Settings;
 
 use super::{
-    AdminAction, CertsCommand, Command, Config, ConfigError, LimitFlags, LogFormat, Mib, PlanAction,
-    StatusFlags,
+    AdminAction, CertsCommand, Command, Config, ConfigError, LimitFlags, LogFormat, Mib,
+    PlanAction, StatusFlags,
 };
 use crate::types::{BucketId, Plan};
 

@@ -32,7 +32,8 @@ fn a_time_without_a_unit_is_seconds() {
     );
     let variables = [("CLOUDKV_SESSION_WAIT", "0")];
     assert_eq!(config(&[], &variables).session_wait, seconds(0));
-    let file = ConfigFile::with("idle_timeout = 30\nrequest_timeout = \"20\"\naccount_idle_ttl = 0");
+    let file =
+        ConfigFile::with("idle_timeout = 30\nrequest_timeout = \"20\"\naccount_idle_ttl = 0");
     let config = config(&["--config", file.path()], &[]);
     assert_eq!(
         (config.idle_timeout, config.request_timeout),

@@ -42,7 +42,8 @@ impl Backlog {
             let gained = sent.saturating_sub(self.sent_position);
             let grown = written.saturating_sub(self.written_position);
             *self = Self {
-                is_low_priority: self.is_low_priority && gained >= grown.saturating_mul(MIN_DRAIN_RATIO),
+                is_low_priority: self.is_low_priority
+                    && gained >= grown.saturating_mul(MIN_DRAIN_RATIO),
                 ..Self::new(now, sent, written)
             };
         }

@@ -10,8 +10,8 @@ use cloudkv_proto::v1::{self as pb, meta_command, shard_command::Kind as Command
 use tokio::task::JoinSet;
 
 use super::GeoReplication;
-use super::seeding;
 use super::region_removal;
+use super::seeding;
 use super::sender::ChangeSender;
 use crate::shard::{ReplicationView, ShardHandle};
 
@@ -77,7 +77,9 @@ impl ReplicationController {
         self.update_senders(&replication);
         self.propose_acknowledgements(&replication).await;
         region_removal::run_next_step(&self.geo, self.number, &self.shard, &replication).await;
-        if self.last_collection.elapsed() > COLLECT_INTERVAL && !(replication.header.peers.is_empty() && self.is_swept) {
+        if self.last_collection.elapsed() > COLLECT_INTERVAL
+            && !(replication.header.peers.is_empty() && self.is_swept)
+        {
             self.last_collection = Instant::now();
             // A region without others keeps no tombstones; those from before are removed.
             let is_swept = self.collect_tombstones().await;
@@ -136,7 +138,8 @@ impl ReplicationController {
         let senders = &mut self.senders;
         senders.running.retain(|(region, incarnation), task| {
             let mut current = peers.clone();
-            let is_current = current.any(|it| it.region == *region && it.incarnation == *incarnation);
+            let is_current =
+                current.any(|it| it.region == *region && it.incarnation == *incarnation);
             if !is_current {
                 task.abort();
             }
@@ -181,7 +184,9 @@ impl ReplicationController {
     async fn collect_tombstones(&self) -> bool {
         loop {
             let view = self.shard.view().clone();
-            let find = tokio::task::spawn_blocking(move || view.collectable_tombstones(MAX_COLLECTED_TOMBSTONES));
+            let find = tokio::task::spawn_blocking(move || {
+                view.collectable_tombstones(MAX_COLLECTED_TOMBSTONES)
+            });
             let tombstones = match find.await {
                 Ok(Ok(tombstones)) => tombstones,
                 Ok(Err(error)) => {

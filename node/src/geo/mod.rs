@@ -18,14 +18,14 @@
 //! | `retention_budget` | bounds the changes retained for other regions |
 //! | `status` | progress and lag of each other region |
 
-mod seeding;
 mod backlog;
-mod retention_budget;
-mod region_removal;
-mod status;
-mod receiver;
-mod sender;
 mod controller;
+mod receiver;
+mod region_removal;
+mod retention_budget;
+mod seeding;
+mod sender;
+mod status;
 mod verify;
 
 use std::sync::Arc;
@@ -35,18 +35,18 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::clock::Clock;
-use crate::cluster::{MetadataProposer, FailureDetector};
-use crate::meta::Catalog;
 use crate::background::BackgroundScheduler;
+use crate::clock::Clock;
+use crate::cluster::{FailureDetector, MetadataProposer};
+use crate::meta::Catalog;
 use crate::raft::NodeId;
 use crate::rpc::Peers;
 use crate::shard::ShardHandle;
 use crate::store::keys::GroupId;
 
-pub use retention_budget::{RetentionBudget, BudgetStage};
+pub use retention_budget::{BudgetStage, RetentionBudget};
 pub use status::{ReplicationStatus, ShardReplication};
-pub use verify::{RegionComparison, RangeDifference, ComparisonVerdict, VerifyError};
+pub use verify::{ComparisonVerdict, RangeDifference, RegionComparison, VerifyError};
 
 /// Dependencies of the replication between regions.
 pub struct GeoReplication {
@@ -98,7 +98,8 @@ impl GeoReplication {
                 .node(node)
                 .is_some_and(|node| node.region == region)
         };
-        self.failure_detector.leader_of(GroupId::shard(shard), is_in_region)
+        self.failure_detector
+            .leader_of(GroupId::shard(shard), is_in_region)
     }
 
     fn shard(&self, number: u32) -> Option<&Arc<ShardHandle>> {

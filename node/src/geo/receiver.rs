@@ -4,7 +4,7 @@ use std::io;
 
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::shard_command::Kind as Command;
-use cloudkv_proto::v1::{refused::Reason, reply, bulk_copy_frame};
+use cloudkv_proto::v1::{bulk_copy_frame, refused::Reason, reply};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -13,7 +13,7 @@ use tonic::Status;
 use super::GeoReplication;
 use crate::cluster::MAX_CLOCK_OFFSET;
 use crate::rpc::BulkCopyStream;
-use crate::shard::{MergeError, ReplicationView, ShardResponse, BulkCopyChunk};
+use crate::shard::{BulkCopyChunk, MergeError, ReplicationView, ShardResponse};
 
 /// Chunks of a bulk copy read ahead of the connection that sends them.
 const READAHEAD_CHUNKS: usize = 2;
@@ -22,7 +22,9 @@ impl GeoReplication {
     /// Merges a batch of another region's changes. Batches are queued in the order of the calls.
     pub fn handle_merge(&self, call: pb::MergeCall) -> BoxFuture<'static, reply::Body> {
         let outcome = match self.queue_merge(call) {
-            Ok(QueuedMerge::UpToDate(cursor)) => return std::future::ready(merge_reply(true, cursor)).boxed(),
+            Ok(QueuedMerge::UpToDate(cursor)) => {
+                return std::future::ready(merge_reply(true, cursor)).boxed();
+            }
             Ok(QueuedMerge::Pending(outcome)) => outcome,
             Err((reason, message)) => return std::future::ready(refuse(reason, message)).boxed(),
         };
@@ -59,7 +61,8 @@ impl GeoReplication {
             }
             return Err((Reason::Busy, "the changes are ahead of the clock here"));
         }
-        self.status.record_received(number, merge.origin, call.lag_us);
+        self.status
+            .record_received(number, merge.origin, call.lag_us);
         let replication = shard.view().replication().borrow().clone();
         let peer = replication.peer(merge.origin);
         let is_removed = || self.catalog.topology().region(merge.origin).is_none();
@@ -97,7 +100,9 @@ impl GeoReplication {
         };
         let replication = shard.view().replication().borrow().clone();
         reply::Body::Peer(pb::PeerReply {
-            retained: query.peer.is_some_and(|peer| is_retaining_for(&replication, &peer)),
+            retained: query
+                .peer
+                .is_some_and(|peer| is_retaining_for(&replication, &peer)),
             last_version: shard.view().last_version(),
             open: shard.view().is_open(),
         })
@@ -174,7 +179,10 @@ impl GeoReplication {
         let shard =
             shard.ok_or_else(|| Status::unavailable("this node does not lead the shard"))?;
         let replication = shard.view().replication().borrow().clone();
-        if !request.peer.is_some_and(|peer| is_retaining_for(&replication, &peer)) {
+        if !request
+            .peer
+            .is_some_and(|peer| is_retaining_for(&replication, &peer))
+        {
             return Err(Status::failed_precondition(
                 "no changes are retained for the region yet",
             ));
@@ -185,7 +193,8 @@ impl GeoReplication {
             let mut count = 0;
             let send = |kind| {
                 let frame = pb::BulkCopyFrame { kind: Some(kind) };
-                let disconnected = |_| io::Error::new(io::ErrorKind::BrokenPipe, "receiver disconnected");
+                let disconnected =
+                    |_| io::Error::new(io::ErrorKind::BrokenPipe, "receiver disconnected");
                 frames.blocking_send(Ok(frame)).map_err(disconnected)
             };
             let scanned = view.bulk_copy(|chunk| {

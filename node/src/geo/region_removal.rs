@@ -30,7 +30,7 @@ use super::GeoReplication;
 use crate::meta::{self, Topology};
 use crate::raft::NodeId;
 use crate::rpc::StreamKind;
-use crate::shard::{RECONCILE_LEVEL, ReplicationView, ShardHandle, BulkCopyChunk};
+use crate::shard::{BulkCopyChunk, RECONCILE_LEVEL, ReplicationView, ShardHandle};
 use crate::store::keys::GroupId;
 
 /// Time for another region to apply one chunk.
@@ -50,7 +50,11 @@ pub(super) enum RemovalStep {
 }
 
 /// Determines the next step from the metadata and the shard's state.
-pub(super) fn next_step(topology: &Topology, me: u32, replication: &ReplicationView) -> RemovalStep {
+pub(super) fn next_step(
+    topology: &Topology,
+    me: u32,
+    replication: &ReplicationView,
+) -> RemovalStep {
     let own = topology.region(me);
     if own.is_none_or(|own| own.is_removing || own.is_joining) {
         return RemovalStep::None;
@@ -80,13 +84,20 @@ pub(super) fn next_step(topology: &Topology, me: u32, replication: &ReplicationV
 }
 
 /// Runs the next step for a shard that this node leads.
-pub(super) async fn run_next_step(geo: &GeoReplication, number: u16, shard: &ShardHandle, replication: &ReplicationView) {
+pub(super) async fn run_next_step(
+    geo: &GeoReplication,
+    number: u16,
+    shard: &ShardHandle,
+    replication: &ReplicationView,
+) {
     let topology = geo.catalog.topology();
     let step = next_step(&topology, geo.local.region, replication);
     if step != RemovalStep::None && shard.view().level() < RECONCILE_LEVEL {
         // Only once all nodes support it, which the metadata's feature level says.
         if geo.catalog.header().level >= meta::REGION_REMOVAL_LEVEL {
-            let level = pb::SetLevel { level: RECONCILE_LEVEL };
+            let level = pb::SetLevel {
+                level: RECONCILE_LEVEL,
+            };
             let _ = shard.propose(Command::SetLevel(level)).await;
         }
         return;
@@ -94,27 +105,29 @@ pub(super) async fn run_next_step(geo: &GeoReplication, number: u16, shard: &Sha
     let (peers, reconciled) = match step {
         RemovalStep::None => return,
         RemovalStep::Fence(peers) => (peers, 0),
-        RemovalStep::Reconcile(peers) => match reconcile(geo, number, shard, &topology, &peers).await {
-            Ok(records) => {
-                let round = topology.removal_round();
-                tracing::info!(
-                    shard = number,
-                    records,
-                    round,
-                    "shard reconciled for removed regions"
-                );
-                (peers, round)
+        RemovalStep::Reconcile(peers) => {
+            match reconcile(geo, number, shard, &topology, &peers).await {
+                Ok(records) => {
+                    let round = topology.removal_round();
+                    tracing::info!(
+                        shard = number,
+                        records,
+                        round,
+                        "shard reconciled for removed regions"
+                    );
+                    (peers, round)
+                }
+                Err(error) => {
+                    tracing::info!(
+                        shard = number,
+                        %error,
+                        "shard reconciliation failed, retrying"
+                    );
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    return;
+                }
             }
-            Err(error) => {
-                tracing::info!(
-                    shard = number,
-                    %error,
-                    "shard reconciliation failed, retrying"
-                );
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                return;
-            }
-        },
+        }
     };
     // The next check sees the result.
     let _ = shard
@@ -148,7 +161,9 @@ async fn reconcile(
         for origin in origins {
             let state = query_state(geo, number, node, *origin).await?;
             if !state.fenced {
-                return Err(format!("region {region} hasn't fenced the removed regions yet"));
+                return Err(format!(
+                    "region {region} hasn't fenced the removed regions yet"
+                ));
             }
             let low = lowest.entry(origin.region).or_insert(u64::MAX);
             *low = state.watermark.min(*low);
@@ -177,7 +192,9 @@ async fn send_missing(
     });
     let mut count = 0;
     while let Some(chunk) = received.recv().await {
-        let BulkCopyChunk::Records(chunk) = chunk else { continue };
+        let BulkCopyChunk::Records(chunk) = chunk else {
+            continue;
+        };
         for origin in origins {
             let watermark = lowest.get(&origin.region).copied().unwrap_or(0);
             let records = records_above(&chunk.records, origin.region, watermark);
@@ -215,7 +232,12 @@ async fn query_state(
     origin: pb::Peer,
 ) -> Result<pb::PeerState, String> {
     let state = send_records(geo, number, node, origin, Vec::new()).await?;
-    state.ok_or_else(|| format!("query node {node}: it doesn't know region {}", origin.region))
+    state.ok_or_else(|| {
+        format!(
+            "query node {node}: it doesn't know region {}",
+            origin.region
+        )
+    })
 }
 
 async fn send_records(
@@ -233,7 +255,10 @@ async fn send_records(
             records,
         }),
     });
-    let answer = geo.peers.call(node, StreamKind::Geo, body, RECONCILE_TIMEOUT).await;
+    let answer = geo
+        .peers
+        .call(node, StreamKind::Geo, body, RECONCILE_TIMEOUT)
+        .await;
     match answer.map_err(|error| error.to_string())? {
         reply::Body::Reconcile(answer) => Ok(answer.state),
         reply::Body::Refused(refused) => {
@@ -266,10 +291,7 @@ pub(super) async fn report_reconciled(geo: &GeoReplication) {
     }
     let levelled = pb::RegionReconciled { region, round };
     match (geo.propose)(meta_command::Kind::RegionReconciled(levelled)).await {
-        Ok(()) => tracing::info!(
-            round,
-            "region reconciled for removed regions"
-        ),
+        Ok(()) => tracing::info!(round, "region reconciled for removed regions"),
         Err(refusal) => {
             let reason = refusal.reason;
             tracing::info!(reason, "metadata change refused, retrying");
@@ -288,7 +310,9 @@ async fn is_reconciled(geo: &GeoReplication, origins: &[pb::Peer], round: u64) -
                     replication.peer_state(origin)
                 } else {
                     let group = GroupId::shard(number);
-                    let leader = geo.failure_detector.leader_of(group, |node| near.contains(&node));
+                    let leader = geo
+                        .failure_detector
+                        .leader_of(group, |node| near.contains(&node));
                     match leader {
                         Some(node) => query_state(geo, number, node, *origin).await.ok(),
                         None => None,
@@ -301,7 +325,10 @@ async fn is_reconciled(geo: &GeoReplication, origins: &[pb::Peer], round: u64) -
             true
         }
     });
-    join_all(queries).await.into_iter().all(|reconciled| reconciled)
+    join_all(queries)
+        .await
+        .into_iter()
+        .all(|reconciled| reconciled)
 }
 
 #[cfg(test)]

@@ -95,7 +95,8 @@ impl RetentionBudget {
     /// Measures the retained bytes and the limit.
     fn measure(&self, geo: &GeoReplication) -> BudgetStage {
         let hosted = geo.shards.iter().filter(|shard| shard.is_hosted());
-        let retained = hosted.map(|shard| shard.view().replication().borrow().header.retained_bytes);
+        let retained =
+            hosted.map(|shard| shard.view().replication().borrow().header.retained_bytes);
         self.retained.store(retained.sum(), Ordering::Relaxed);
         // A disk that can't be queried leaves the limit as it was.
         if let Ok(disk) = rustix::fs::statvfs(&self.data_dir) {
@@ -143,7 +144,12 @@ fn log_stage_change(budget: &RetentionBudget, before: BudgetStage, now: BudgetSt
         );
     } else {
         let stage = now.name();
-        tracing::info!(retained, limit, stage, "retained changes use less of the disk budget");
+        tracing::info!(
+            retained,
+            limit,
+            stage,
+            "retained changes use less of the disk budget"
+        );
     }
 }
 
@@ -155,7 +161,10 @@ async fn remove_absent_region(geo: &GeoReplication) {
     }
     let replications = geo.status.all();
     let mut lacking: BTreeMap<u32, u64> = BTreeMap::new();
-    for (number, shard) in (0..).zip(&geo.shards).filter(|(_, shard)| shard.is_leading()) {
+    for (number, shard) in (0..)
+        .zip(&geo.shards)
+        .filter(|(_, shard)| shard.is_leading())
+    {
         let replication = shard.view().replication().borrow().clone();
         let last = replication.header.change_last;
         for peer in replication.header.peers.iter().filter(|peer| !peer.fenced) {
@@ -200,7 +209,11 @@ mod tests {
     fn half_of_the_budget_alarms_and_all_of_it_is_full() {
         let budget = RetentionBudget::new(20, 100, PathBuf::from("/"));
         budget.limit.store(100, Ordering::Relaxed);
-        for (retained, stage) in [(49, BudgetStage::Fine), (50, BudgetStage::Half), (100, BudgetStage::Full)] {
+        for (retained, stage) in [
+            (49, BudgetStage::Fine),
+            (50, BudgetStage::Half),
+            (100, BudgetStage::Full),
+        ] {
             budget.retained.store(retained, Ordering::Relaxed);
             assert_eq!(budget.stage(), stage);
         }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command, bulk_copy_frame};
+use cloudkv_proto::v1::{self as pb, bulk_copy_frame, shard_command::Kind as Command};
 use cloudkv_proto::v1::{call, reply};
 use futures_util::future::join_all;
 use tonic::Streaming;
@@ -14,7 +14,7 @@ use tonic::Streaming;
 use super::GeoReplication;
 use crate::raft::NodeId;
 use crate::rpc::StreamKind;
-use crate::shard::{ShardResponse, ShardHandle};
+use crate::shard::{ShardHandle, ShardResponse};
 use crate::store::keys::GroupId;
 
 /// Time for the leader of another region's shard, or of this region's, to answer a query.
@@ -25,7 +25,11 @@ const PROGRESS_LOG_INTERVAL: Duration = Duration::from_secs(10);
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Seeds a shard from another region. Returns the number of records received.
-pub(super) async fn seed(geo: &GeoReplication, number: u16, shard: &ShardHandle) -> Result<u64, String> {
+pub(super) async fn seed(
+    geo: &GeoReplication,
+    number: u16,
+    shard: &ShardHandle,
+) -> Result<u64, String> {
     let replication = shard.view().replication().borrow().clone();
     let queries = replication
         .header
@@ -42,7 +46,11 @@ pub(super) async fn seed(geo: &GeoReplication, number: u16, shard: &ShardHandle)
         }
     }
     // The source with the shortest round trip.
-    let distance = |node: &NodeId| geo.failure_detector.health(*node).map(|health| health.round_trip);
+    let distance = |node: &NodeId| {
+        geo.failure_detector
+            .health(*node)
+            .map(|health| health.round_trip)
+    };
     let source = sources.into_iter().min_by_key(distance);
     let source = source.ok_or("no region has a complete copy")?;
     let request = pb::BulkCopyRequest {
@@ -57,7 +65,11 @@ pub(super) async fn seed(geo: &GeoReplication, number: u16, shard: &ShardHandle)
 }
 
 /// Asks the leader of the shard in another region whether it retains changes for this region.
-async fn query_retention(geo: &GeoReplication, number: u16, region: u32) -> Result<(NodeId, pb::PeerReply), String> {
+async fn query_retention(
+    geo: &GeoReplication,
+    number: u16,
+    region: u32,
+) -> Result<(NodeId, pb::PeerReply), String> {
     let node = geo.leader_in(number, region);
     let topology = geo.catalog.topology();
     let name = topology.region_name(region).unwrap_or("?");
@@ -66,9 +78,12 @@ async fn query_retention(geo: &GeoReplication, number: u16, region: u32) -> Resu
         shard: u32::from(number),
         peer: Some(geo.local),
     };
-    let call = geo
-        .peers
-        .call(node, StreamKind::Geo, call::Body::Peer(query), PEER_QUERY_TIMEOUT);
+    let call = geo.peers.call(
+        node,
+        StreamKind::Geo,
+        call::Body::Peer(query),
+        PEER_QUERY_TIMEOUT,
+    );
     match call.await.map_err(|error| error.to_string())? {
         reply::Body::Peer(answer) if answer.retained => Ok((node, answer)),
         _ => Err(format!(
@@ -133,16 +148,22 @@ pub(super) async fn is_region_serving(geo: &GeoReplication) -> bool {
                 return shard.view().is_open();
             }
             let group = GroupId::shard(number);
-            let Some(node) = geo.failure_detector.leader_of(group, |node| near.contains(&node)) else {
+            let Some(node) = geo
+                .failure_detector
+                .leader_of(group, |node| near.contains(&node))
+            else {
                 return false;
             };
             let query = pb::PeerQuery {
                 shard: u32::from(number),
                 peer: Some(geo.local),
             };
-            let answer = geo
-                .peers
-                .call(node, StreamKind::Geo, call::Body::Peer(query), PEER_QUERY_TIMEOUT);
+            let answer = geo.peers.call(
+                node,
+                StreamKind::Geo,
+                call::Body::Peer(query),
+                PEER_QUERY_TIMEOUT,
+            );
             matches!(answer.await, Ok(reply::Body::Peer(answer)) if answer.open)
         }
     });

@@ -17,8 +17,8 @@ use prost::Message;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use super::backlog::{LAG_THRESHOLD, Backlog};
-use super::{GeoReplication, BudgetStage};
+use super::backlog::{Backlog, LAG_THRESHOLD};
+use super::{BudgetStage, GeoReplication};
 use crate::background::BackgroundPermit;
 use crate::raft::NodeId;
 use crate::rpc::{CallError, StreamKind};
@@ -98,7 +98,7 @@ impl ChangeSender {
             let started = Instant::now();
             let error = self.run_session().await;
             let (shard, region) = (self.number, self.target.region);
-        tracing::debug!(shard, region, %error, "replication session ended, retrying");
+            tracing::debug!(shard, region, %error, "replication session ended, retrying");
             if started.elapsed() > RETRY_BACKOFF.1 {
                 backoff = RETRY_BACKOFF.0;
             }
@@ -171,8 +171,14 @@ impl ChangeSender {
     }
 
     /// Queries the other region's cursor, with a heartbeat that brings nothing new.
-    async fn query_cursor(&self, node: NodeId, replication: &ReplicationView) -> Result<u64, SendSessionError> {
-        let peer = replication.peer(self.target.region).ok_or(SendSessionError::NotLeader)?;
+    async fn query_cursor(
+        &self,
+        node: NodeId,
+        replication: &ReplicationView,
+    ) -> Result<u64, SendSessionError> {
+        let peer = replication
+            .peer(self.target.region)
+            .ok_or(SendSessionError::NotLeader)?;
         let merge = pb::Merge {
             origin: self.geo.local.region,
             incarnation: self.geo.local.incarnation,
@@ -185,7 +191,11 @@ impl ChangeSender {
             is_low_priority: false,
             backlog_age: Duration::ZERO,
         });
-        let reply = self.geo.peers.call(node, StreamKind::Geo, call, ACK_TIMEOUT).await?;
+        let reply = self
+            .geo
+            .peers
+            .call(node, StreamKind::Geo, call, ACK_TIMEOUT)
+            .await?;
         let cursor = self.record_cursor(reply)?;
         if cursor < peer.acknowledged {
             // It has acknowledged more: what is before that is no longer retained.
@@ -207,11 +217,16 @@ impl ChangeSender {
         let merge = &batch.merge;
         let (to, records, bytes) = (merge.to, merge.records.len(), merge.encoded_len());
         let to_region = (self.number, self.target.region);
-        self.geo.status.record_sent(to_region, (records, bytes), batch.backlog_age);
+        self.geo
+            .status
+            .record_sent(to_region, (records, bytes), batch.backlog_age);
         // With low priority it waits for permits, too, so the time is no measure of the way.
         let sent = (merge.from < merge.to && !batch.is_low_priority).then(Instant::now);
         let call = self.merge_call(batch);
-        let pending = self.geo.peers.start_call(node, StreamKind::Geo, call, ACK_TIMEOUT)?;
+        let pending = self
+            .geo
+            .peers
+            .start_call(node, StreamKind::Geo, call, ACK_TIMEOUT)?;
         let response = async move {
             BatchAck {
                 position: to,
@@ -231,7 +246,9 @@ impl ChangeSender {
         }
         if let Some(sent) = response.sent_at {
             let (shard, region) = (self.number, self.target.region);
-            self.geo.status.record_round_trip(shard, region, sent.elapsed());
+            self.geo
+                .status
+                .record_round_trip(shard, region, sent.elapsed());
         }
         Ok(response.bytes)
     }
@@ -244,9 +261,15 @@ impl ChangeSender {
                 if !reply.known || reply.cursor > last {
                     // Another leader of this region may have sent more meanwhile.
                     let is_stale = !self.shard.is_serving();
-                    return Err(if is_stale { SendSessionError::NotLeader } else { SendSessionError::Disagreement });
+                    return Err(if is_stale {
+                        SendSessionError::NotLeader
+                    } else {
+                        SendSessionError::Disagreement
+                    });
                 }
-                self.geo.status.record_ack(self.number, &self.target, reply.cursor);
+                self.geo
+                    .status
+                    .record_ack(self.number, &self.target, reply.cursor);
                 Ok(reply.cursor)
             }
             reply::Body::Refused(refused) => Err(SendSessionError::Refused(refused.message)),
@@ -270,7 +293,10 @@ struct SendSession<'a> {
 }
 
 impl SendSession<'_> {
-    async fn run(mut self, mut replication: watch::Receiver<Arc<ReplicationView>>) -> Result<Infallible, SendSessionError> {
+    async fn run(
+        mut self,
+        mut replication: watch::Receiver<Arc<ReplicationView>>,
+    ) -> Result<Infallible, SendSessionError> {
         let mut tick = tokio::time::interval(WATERMARK_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -281,7 +307,11 @@ impl SendSession<'_> {
             let last = current.header.change_last;
             let low_priority = self.is_low_priority(last);
             if self.position < last && self.has_capacity(low_priority) {
-                let permit = if low_priority { self.acquire_permit().await? } else { None };
+                let permit = if low_priority {
+                    self.acquire_permit().await?
+                } else {
+                    None
+                };
                 self.send_next(&current, (low_priority, permit)).await?;
                 continue;
             }
@@ -303,14 +333,18 @@ impl SendSession<'_> {
     fn is_low_priority(&mut self, last: u64) -> bool {
         let (now, position) = (Instant::now(), self.position);
         let backlog = self.backlog.as_mut();
-        let low_priority = backlog.is_some_and(|backlog| backlog.is_low_priority(now, position, last));
+        let low_priority =
+            backlog.is_some_and(|backlog| backlog.is_low_priority(now, position, last));
         low_priority && self.sender.geo.retention_budget.stage() < BudgetStage::Full
     }
 
     fn has_capacity(&self, low_priority: bool) -> bool {
         let (batches, bytes) = if low_priority {
             let shards = self.sender.geo.shards.len().max(1);
-            ((MAX_LOW_PRIORITY_IN_FLIGHT.0 / shards).clamp(1, 4), MAX_LOW_PRIORITY_IN_FLIGHT.1)
+            (
+                (MAX_LOW_PRIORITY_IN_FLIGHT.0 / shards).clamp(1, 4),
+                MAX_LOW_PRIORITY_IN_FLIGHT.1,
+            )
         } else {
             MAX_IN_FLIGHT
         };
@@ -340,7 +374,10 @@ impl SendSession<'_> {
         (low_priority, permit): (bool, Option<BackgroundPermit>),
     ) -> Result<(), SendSessionError> {
         let read = self.sender.read_batch(self.position);
-        let ChangeBatch { merge, has_more: more } = match permit {
+        let ChangeBatch {
+            merge,
+            has_more: more,
+        } = match permit {
             Some(permit) => permit.run(read).await?,
             None => read.await?,
         };
@@ -391,7 +428,8 @@ struct AnnouncedState {
 
 impl AnnouncedState {
     fn is_due(&self, replication: &ReplicationView) -> bool {
-        let has_news = self.watermark < replication.header.last_version || self.stable < replication.acknowledged_by_all();
+        let has_news = self.watermark < replication.header.last_version
+            || self.stable < replication.acknowledged_by_all();
         has_news || self.at.is_none_or(|at| at.elapsed() > HEARTBEAT_INTERVAL)
     }
 }

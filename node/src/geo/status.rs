@@ -64,7 +64,8 @@ impl ReplicationStatus {
     pub(super) fn acknowledged(&self, shard: u16, peer: &pb::PeerState) -> u64 {
         let replications = self.0.lock();
         let replication = replications.get(&(shard, peer.region));
-        let replication = replication.filter(|replication| replication.incarnation == peer.incarnation);
+        let replication =
+            replication.filter(|replication| replication.incarnation == peer.incarnation);
         replication.map_or(0, |replication| replication.acknowledged)
     }
 
@@ -84,13 +85,22 @@ impl ReplicationStatus {
     pub(super) fn record_round_trip(&self, shard: u16, region: u32, round_trip: Duration) {
         self.update(shard, region, |replication| {
             let delay = round_trip / 2;
-            replication.travel_time = Some(replication.travel_time.map_or(delay, |smoothed| (smoothed * 7 + delay) / 8));
+            replication.travel_time = Some(
+                replication
+                    .travel_time
+                    .map_or(delay, |smoothed| (smoothed * 7 + delay) / 8),
+            );
         });
     }
 
     /// Records sent changes; `backlog_age` is the age of the oldest one if more changes follow,
     /// else 0.
-    pub(super) fn record_sent(&self, to: (u16, u32), (records, bytes): (usize, usize), backlog_age: Duration) {
+    pub(super) fn record_sent(
+        &self,
+        to: (u16, u32),
+        (records, bytes): (usize, usize),
+        backlog_age: Duration,
+    ) {
         self.update(to.0, to.1, |replication| {
             replication.sent_records += records as u64;
             replication.sent_bytes += bytes as u64;
@@ -113,7 +123,9 @@ impl ReplicationStatus {
         let mut is_due = false;
         self.update(shard, region, |replication| {
             replication.refused_ahead += 1;
-            is_due = replication.last_ahead_log.is_none_or(|at| at.elapsed() > AHEAD_LOG_INTERVAL);
+            is_due = replication
+                .last_ahead_log
+                .is_none_or(|at| at.elapsed() > AHEAD_LOG_INTERVAL);
             if is_due {
                 replication.last_ahead_log = Some(Instant::now());
             }
@@ -143,7 +155,9 @@ impl ReplicationStatus {
     /// nothing arrived for longer than a heartbeat takes, that delay and the silence.
     pub fn inbound_lag(&self, region: u32) -> Option<Duration> {
         let replications = self.0.lock();
-        let of_region = replications.iter().filter(|((_, other), _)| *other == region);
+        let of_region = replications
+            .iter()
+            .filter(|((_, other), _)| *other == region);
         let lags = of_region.filter_map(|(_, replication)| {
             let silence = replication.last_inbound?.elapsed();
             let lag = replication.inbound_lag.unwrap_or_default();

@@ -178,17 +178,23 @@ impl GeoReplication {
             let near = self.peers.same_region();
             let leader = if region == self.local.region {
                 let group = GroupId::shard(shard);
-                self.failure_detector.leader_of(group, |node| near.contains(&node))
+                self.failure_detector
+                    .leader_of(group, |node| near.contains(&node))
             } else {
                 self.leader_in(shard, region)
             };
             let node = leader.ok_or_else(|| VerifyError::NoLeader(name.to_owned()))?;
             let body = call::Body::Digest(query);
-            let call = self.peers.call(node, StreamKind::Geo, body, DIGEST_TIMEOUT).await;
+            let call = self
+                .peers
+                .call(node, StreamKind::Geo, body, DIGEST_TIMEOUT)
+                .await;
             call.map_err(|error| failed(error.to_string()))?
         };
         match answer {
-            reply::Body::Digest(reply) if reply.digests.len() == MAX_DIGEST_RANGES as usize => Ok(reply),
+            reply::Body::Digest(reply) if reply.digests.len() == MAX_DIGEST_RANGES as usize => {
+                Ok(reply)
+            }
             reply::Body::Refused(refused) => Err(failed(refused.message)),
             _ => Err(failed("unexpected response".to_owned())),
         }
@@ -221,7 +227,9 @@ impl DigestComparison {
             replies.iter().any(|other| sum(other, *range) != first)
         });
         self.last_replies = replies;
-        self.unequal.iter().all(|(_, times)| *times >= REQUIRED_MISMATCHES)
+        self.unequal
+            .iter()
+            .all(|(_, times)| *times >= REQUIRED_MISMATCHES)
     }
 
     fn record_count(&self) -> u64 {
@@ -232,7 +240,11 @@ impl DigestComparison {
     fn verdict(&self) -> ComparisonVerdict {
         if self.unequal.is_empty() {
             ComparisonVerdict::Equal
-        } else if self.unequal.iter().any(|(_, times)| *times >= REQUIRED_MISMATCHES) {
+        } else if self
+            .unequal
+            .iter()
+            .any(|(_, times)| *times >= REQUIRED_MISMATCHES)
+        {
             ComparisonVerdict::Different
         } else {
             ComparisonVerdict::Undecided
@@ -244,15 +256,16 @@ impl DigestComparison {
         let unequal = self.unequal.iter();
         let unequal = unequal.filter(|(_, times)| !is_certain || *times >= REQUIRED_MISMATCHES);
         let value = |list: &[u64], range: u32| list.get(range as usize).copied().unwrap_or(0);
-        unequal.map(|(range, _)| RangeDifference {
-            range: *range,
-            sums: self
-                .last_replies
-                .iter()
-                .map(|reply| (value(&reply.digests, *range), value(&reply.records, *range)))
-                .collect(),
-        })
-        .collect()
+        unequal
+            .map(|(range, _)| RangeDifference {
+                range: *range,
+                sums: self
+                    .last_replies
+                    .iter()
+                    .map(|reply| (value(&reply.digests, *range), value(&reply.records, *range)))
+                    .collect(),
+            })
+            .collect()
     }
 }
 
@@ -290,11 +303,20 @@ mod tests {
     #[test]
     fn ranges_are_equal_once_they_were_in_any_comparison() {
         let mut comparison = DigestComparison::new(2);
-        let (one, two) = (digest_reply(5, (2, 3), &[1, 9]), digest_reply(3, (1, 4), &[1, 8]));
+        let (one, two) = (
+            digest_reply(5, (2, 3), &[1, 9]),
+            digest_reply(3, (1, 4), &[1, 8]),
+        );
         assert!(!comparison.add_round(&[1, 2], vec![one, two]));
-        let (one, two) = (digest_reply(7, (2, 3), &[2, 8]), digest_reply(3, (1, 5), &[1, 8]));
+        let (one, two) = (
+            digest_reply(7, (2, 3), &[2, 8]),
+            digest_reply(3, (1, 5), &[1, 8]),
+        );
         assert!(comparison.add_round(&[1, 2], vec![one, two]));
-        assert_eq!((comparison.verdict(), comparison.record_count()), (ComparisonVerdict::Equal, 2));
+        assert_eq!(
+            (comparison.verdict(), comparison.record_count()),
+            (ComparisonVerdict::Equal, 2)
+        );
         assert!(comparison.differences().is_empty());
     }
 
@@ -314,12 +336,18 @@ mod tests {
         let mut done = false;
         for _ in 0..REQUIRED_MISMATCHES {
             assert!(!done);
-            let (one, two) = (digest_reply(5, (2, 3), &[1, 1]), digest_reply(3, (1, 5), &[1, 2]));
+            let (one, two) = (
+                digest_reply(5, (2, 3), &[1, 1]),
+                digest_reply(3, (1, 5), &[1, 2]),
+            );
             done = comparison.add_round(&[1, 2], vec![one, two]);
         }
         assert!(done);
         assert_eq!(comparison.verdict(), ComparisonVerdict::Different);
         let sums = vec![(1, 1), (2, 1)];
-        assert_eq!(comparison.differences(), [RangeDifference { range: 1, sums }]);
+        assert_eq!(
+            comparison.differences(),
+            [RangeDifference { range: 1, sums }]
+        );
     }
 }

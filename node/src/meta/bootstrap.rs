@@ -8,7 +8,7 @@ use cloudkv_proto::v1 as pb;
 use super::buckets::CommandRefusal;
 use super::node_refusal::NodeRefusal;
 use super::nodes::check_text_lengths;
-use super::state::{MetaState, CommandResult, check_feature_level};
+use super::state::{CommandResult, MetaState, check_feature_level};
 use super::topology::{NodeInfo, NodeState, Placement};
 use crate::store::RowBatch;
 use crate::types::Nanos;

@@ -5,7 +5,7 @@ use cloudkv_proto::v1 as pb;
 use super::catalog::{Bucket, Catalog, is_idle_account};
 use super::node_refusal::NodeRefusal;
 use super::plans::{access_from_pb, plan_from_pb};
-use super::state::{MetaState, CommandResult};
+use super::state::{CommandResult, MetaState};
 use crate::store::{RowBatch, StoreError};
 use crate::types::{AccountId, BucketId, Nanos, Plan};
 
@@ -72,7 +72,10 @@ impl MetaState {
         create: &pb::CreateBucket,
         batch: &mut RowBatch,
     ) -> CommandResult {
-        let (id, owner) = (parse_bucket_id(&create.bucket)?, parse_account_id(&create.account)?);
+        let (id, owner) = (
+            parse_bucket_id(&create.bucket)?,
+            parse_account_id(&create.account)?,
+        );
         let access = access_from_pb(create.access()).ok_or(CommandRefusal::Malformed)?;
         let plan = plan_from_pb(create.plan()).ok_or(CommandRefusal::Malformed)?;
         if self.catalog.any_bucket(&id).is_some() {
@@ -170,7 +173,12 @@ impl MetaState {
         Ok(())
     }
 
-    pub(super) fn delete_bucket(&mut self, time: Nanos, id: &[u8], batch: &mut RowBatch) -> CommandResult {
+    pub(super) fn delete_bucket(
+        &mut self,
+        time: Nanos,
+        id: &[u8],
+        batch: &mut RowBatch,
+    ) -> CommandResult {
         let bucket = self.live_bucket(id)?;
         let mut account = self.catalog.account(&bucket.owner).unwrap_or_default();
         account.buckets = account.buckets.saturating_sub(1);

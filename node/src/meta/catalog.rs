@@ -8,8 +8,8 @@ use cloudkv_proto::v1 as pb;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-use super::plans::{BucketLimits, PlanTerms};
 use super::cluster_view::ClusterView;
+use super::plans::{BucketLimits, PlanTerms};
 use super::topology::Topology;
 use super::usage::BucketUsage;
 use crate::types::{Access, AccountId, BucketId, Nanos, Plan};
@@ -143,7 +143,10 @@ impl Catalog {
 
     /// Number of buckets, including those that are being dropped.
     pub fn bucket_count(&self) -> usize {
-        self.buckets.iter().map(|partition| partition.read().len()).sum()
+        self.buckets
+            .iter()
+            .map(|partition| partition.read().len())
+            .sum()
     }
 
     /// Number of accounts.
@@ -156,7 +159,8 @@ impl Catalog {
         let mut chosen = Vec::new();
         for partition in &self.buckets {
             chosen.extend(
-                partition.read()
+                partition
+                    .read()
                     .values()
                     .filter(|bucket| matches(bucket))
                     .cloned(),

@@ -57,7 +57,8 @@ impl ClusterView {
         let mut topology = topology.unwrap_or_else(|| Topology::clone(&self.topology.load()));
         topology.set_regions(&header);
         let has_several = header.regions.len() > 1;
-        self.has_several_regions.store(has_several, Ordering::Relaxed);
+        self.has_several_regions
+            .store(has_several, Ordering::Relaxed);
         // The topology comes first: a reader that finds the cluster bootstrapped finds its nodes,
         // too.
         self.topology.store(Arc::new(topology));

@@ -56,7 +56,9 @@ impl From<CommandRefusal> for pb::MetaRefusal {
             CommandRefusal::ClusterFull => (Kind::ClusterFull, 0),
             CommandRefusal::Malformed => (Kind::Malformed, 0),
             CommandRefusal::RegionJoining { region } => (Kind::RegionJoining, u64::from(region)),
-            CommandRefusal::RegionBeingRemoved { region } => (Kind::RegionLeaving, u64::from(region)),
+            CommandRefusal::RegionBeingRemoved { region } => {
+                (Kind::RegionLeaving, u64::from(region))
+            }
             CommandRefusal::LastRegion => (Kind::LastRegion, 0),
             CommandRefusal::NoSuchRegion => (Kind::NoSuchRegion, 0),
             CommandRefusal::Node(refusal) => return refusal.into(),
@@ -196,16 +198,22 @@ mod tests {
             Some(CommandRefusal::UnknownBucket) => Some(CommandRefusal::UnknownAccount),
             Some(CommandRefusal::UnknownAccount) => Some(CommandRefusal::NameTaken),
             Some(CommandRefusal::NameTaken) => Some(CommandRefusal::AccessNotInPlan),
-            Some(CommandRefusal::AccessNotInPlan) => Some(CommandRefusal::TooManyBuckets { limit: u64::MAX }),
+            Some(CommandRefusal::AccessNotInPlan) => {
+                Some(CommandRefusal::TooManyBuckets { limit: u64::MAX })
+            }
             Some(CommandRefusal::TooManyBuckets { .. }) => Some(CommandRefusal::TooManyAccounts),
             Some(CommandRefusal::TooManyAccounts) => Some(CommandRefusal::ClusterFull),
             Some(CommandRefusal::ClusterFull) => Some(CommandRefusal::Malformed),
             Some(CommandRefusal::Malformed) => Some(CommandRefusal::RegionJoining { region: 3 }),
-            Some(CommandRefusal::RegionJoining { .. }) => Some(CommandRefusal::RegionBeingRemoved { region: 4 }),
+            Some(CommandRefusal::RegionJoining { .. }) => {
+                Some(CommandRefusal::RegionBeingRemoved { region: 4 })
+            }
             Some(CommandRefusal::RegionBeingRemoved { .. }) => Some(CommandRefusal::LastRegion),
             Some(CommandRefusal::LastRegion) => Some(CommandRefusal::NoSuchRegion),
             Some(CommandRefusal::NoSuchRegion) => next_node_refusal(None).map(CommandRefusal::Node),
-            Some(CommandRefusal::Node(refusal)) => next_node_refusal(Some(refusal)).map(CommandRefusal::Node),
+            Some(CommandRefusal::Node(refusal)) => {
+                next_node_refusal(Some(refusal)).map(CommandRefusal::Node)
+            }
         }
     }
 
@@ -238,7 +246,8 @@ mod tests {
     #[test]
     fn every_answer_comes_back_as_it_was_sent() {
         assert_eq!(round_trip(&Ok(())), Ok(Ok(())));
-        let refusals: Vec<_> = std::iter::successors(next_refusal(None), |at| next_refusal(Some(*at))).collect();
+        let refusals: Vec<_> =
+            std::iter::successors(next_refusal(None), |at| next_refusal(Some(*at))).collect();
         assert_eq!(refusals.len(), 28);
         for refusal in refusals {
             assert_eq!(round_trip(&Err(refusal)), Ok(Err(refusal)));
@@ -247,7 +256,8 @@ mod tests {
 
     #[test]
     fn every_node_refusal_comes_back_with_its_value() {
-        let refusals = std::iter::successors(next_node_refusal(None), |at| next_node_refusal(Some(*at)));
+        let refusals =
+            std::iter::successors(next_node_refusal(None), |at| next_node_refusal(Some(*at)));
         assert_eq!(refusals.clone().count(), 15);
         for refusal in refusals {
             let wire = pb::MetaRefusal::from(refusal);
@@ -278,7 +288,10 @@ mod tests {
     #[test]
     fn an_empty_answer_is_no_success() {
         for kind in [None, Some(Answer::Done(false))] {
-            assert_eq!(from_pb(pb::MetaResponse { kind }), Err(ResponseDecodeError::Empty));
+            assert_eq!(
+                from_pb(pb::MetaResponse { kind }),
+                Err(ResponseDecodeError::Empty)
+            );
         }
     }
 }

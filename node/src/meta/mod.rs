@@ -18,35 +18,35 @@
 //! | `codec` | responses to commands, as nodes send them to each other |
 //! | `usage` | this node's counters of a bucket |
 
-#[cfg(test)]
-mod test_fixture;
+mod bootstrap;
 mod buckets;
 mod catalog;
-mod bootstrap;
+mod cluster_view;
+pub mod codec;
 mod load;
 mod node_refusal;
 mod nodes;
 #[cfg(test)]
 mod nodes_tests;
 mod plans;
-mod cluster_view;
 mod regions;
 mod state;
+#[cfg(test)]
+mod test_fixture;
 mod topology;
 #[cfg(test)]
 mod topology_tests;
 mod usage;
-pub mod codec;
 
 pub use buckets::CommandRefusal;
 pub use catalog::{Bucket, Catalog};
 pub use node_refusal::NodeRefusal;
 pub use nodes::NODE_NAMES_LEVEL;
 pub use plans::{
-    BYTE_LIMITS_LEVEL, BucketLimits, MAX_KEY_BYTES, MAX_VALUE_BYTES, PlanTerms, access_to_pb, default_plans,
-    plan_to_pb,
+    BYTE_LIMITS_LEVEL, BucketLimits, MAX_KEY_BYTES, MAX_VALUE_BYTES, PlanTerms, access_to_pb,
+    default_plans, plan_to_pb,
 };
 pub use regions::REGION_REMOVAL_LEVEL;
-pub use state::{MAX_FEATURE_LEVEL, Meta, MetaState, CommandResult};
+pub use state::{CommandResult, MAX_FEATURE_LEVEL, Meta, MetaState};
 pub use topology::{NodeInfo, NodeState, Placement, RegionInfo, Topology};
 pub use usage::BucketUsage;

@@ -43,7 +43,8 @@ impl MetaState {
         set: pb::SetNodeState,
         batch: &mut RowBatch,
     ) -> io::Result<NodeResponse> {
-        let parse = |state| pb::NodeState::try_from(state).map_err(|_| unsupported_item("a node's state"));
+        let parse =
+            |state| pb::NodeState::try_from(state).map_err(|_| unsupported_item("a node's state"));
         let (state, expected) = (parse(set.state)?, parse(set.expected)?);
         let node = node_with_state(&self.catalog.topology(), set.node, state, expected);
         let node = node.map(|node| self.with_removal_time(node, time));

@@ -2,8 +2,11 @@ use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 use prost::Message;
 
 use super::CommandRefusal;
-use super::test_fixture::{MetadataFixture, bootstrap_command, placement_command, bootstrap_without_node, registration, set_state_command};
 use super::node_refusal::NodeRefusal;
+use super::test_fixture::{
+    MetadataFixture, bootstrap_command, bootstrap_without_node, placement_command, registration,
+    set_state_command,
+};
 use super::topology::{NodeState, Placement};
 use crate::store::RowBatch;
 
@@ -40,9 +43,14 @@ fn a_cluster_is_bootstrapped_with_its_first_node_which_has_every_shard() {
 fn a_bootstrap_without_a_node_gives_the_state_of_release_0_1() {
     let command = pb::MetaCommand::decode(BOOTSTRAP_0_1).unwrap();
     assert_eq!(command.encode_to_vec(), BOOTSTRAP_0_1);
-    assert_eq!(command.kind, Some(Command::Bootstrap(bootstrap_without_node())));
+    assert_eq!(
+        command.kind,
+        Some(Command::Bootstrap(bootstrap_without_node()))
+    );
     let mut fixture = MetadataFixture::new(false);
-    fixture.apply(Command::Bootstrap(bootstrap_without_node())).unwrap();
+    fixture
+        .apply(Command::Bootstrap(bootstrap_without_node()))
+        .unwrap();
     assert_eq!(fixture.digest(), DIGEST_0_1);
     assert!(fixture.topology().nodes().is_empty());
     assert_eq!(fixture.topology().placement(1, 0), None);
@@ -69,15 +77,24 @@ fn a_bootstrap_with_a_bad_address_or_too_many_shards_is_refused() {
         fixture.apply(Command::Bootstrap(bootstrap)).unwrap_err();
         assert_eq!(fixture.state.catalog().header().cluster_id, "");
     }
-    fixture.apply(Command::Bootstrap(bootstrap_command())).unwrap();
-    assert_eq!(fixture.apply(Command::Bootstrap(bootstrap_command())), Err(CommandRefusal::AlreadyBootstrapped));
+    fixture
+        .apply(Command::Bootstrap(bootstrap_command()))
+        .unwrap();
+    assert_eq!(
+        fixture.apply(Command::Bootstrap(bootstrap_command())),
+        Err(CommandRefusal::AlreadyBootstrapped)
+    );
 }
 
 #[test]
 fn a_registration_updates_what_may_change_and_keeps_the_rest() {
     let mut fixture = MetadataFixture::bootstrapped();
-    fixture.apply(Command::RegisterNode(registration(2))).unwrap();
-    fixture.apply(set_state_command(2, pb::NodeState::Leaving)).unwrap();
+    fixture
+        .apply(Command::RegisterNode(registration(2)))
+        .unwrap();
+    fixture
+        .apply(set_state_command(2, pb::NodeState::Leaving))
+        .unwrap();
     let again = pb::RegisterNode {
         rpc: "other:1".into(),
         level: 2,
@@ -89,16 +106,25 @@ fn a_registration_updates_what_may_change_and_keeps_the_rest() {
     let node = topology.node(2).unwrap();
     assert_eq!((node.rpc.as_str(), node.level), ("other:1", 2));
     assert_eq!(node.version, "0.3.0");
-    assert_eq!((node.state, node.joined_at), (NodeState::Decommissioning, 1000));
+    assert_eq!(
+        (node.state, node.joined_at),
+        (NodeState::Decommissioning, 1000)
+    );
 }
 
 #[test]
 fn registrations_are_refused_with_the_reason() {
     use NodeRefusal as R;
     let mut fixture = MetadataFixture::bootstrapped();
-    fixture.apply(Command::RegisterNode(registration(2))).unwrap();
-    fixture.apply(Command::RegisterNode(registration(3))).unwrap();
-    fixture.apply(set_state_command(3, pb::NodeState::Removed)).unwrap();
+    fixture
+        .apply(Command::RegisterNode(registration(2)))
+        .unwrap();
+    fixture
+        .apply(Command::RegisterNode(registration(3)))
+        .unwrap();
+    fixture
+        .apply(set_state_command(3, pb::NodeState::Removed))
+        .unwrap();
     let changed = |change: fn(&mut pb::RegisterNode)| {
         let mut register = registration(4);
         change(&mut register);
@@ -109,7 +135,10 @@ fn registrations_are_refused_with_the_reason() {
         (registration(3), R::NodeRemoved { node: 3 }),
         (changed(|r| r.region = "us".into()), R::UnknownRegion),
         (changed(|r| r.rpc.clear()), R::InvalidAddress { limit: 255 }),
-        (changed(|r| r.http.clear()), R::InvalidAddress { limit: 255 }),
+        (
+            changed(|r| r.http.clear()),
+            R::InvalidAddress { limit: 255 },
+        ),
         (
             changed(|r| r.rpc = "x".repeat(256)),
             R::InvalidAddress { limit: 255 },
@@ -128,7 +157,10 @@ fn registrations_are_refused_with_the_reason() {
         ),
     ];
     for (register, reason) in cases {
-        assert_eq!(fixture.apply_refused(Command::RegisterNode(register)), reason);
+        assert_eq!(
+            fixture.apply_refused(Command::RegisterNode(register)),
+            reason
+        );
     }
     // The address of a removed node is free, and the maximum length is accepted.
     let successor = changed(|r| {
@@ -187,7 +219,10 @@ fn node_states_change_freely_until_a_node_is_removed() {
         (2, Active, NodeRefusal::UnknownNode { node: 2 }),
         (0, Active, NodeRefusal::ZeroNodeId),
     ] {
-        assert_eq!(fixture.apply_refused(set_state_command(node, state)), reason);
+        assert_eq!(
+            fixture.apply_refused(set_state_command(node, state)),
+            reason
+        );
     }
 }
 
@@ -206,8 +241,12 @@ fn a_state_of_a_later_version_stops_the_node() {
 #[test]
 fn a_placement_follows_the_one_it_was_made_from() {
     let mut fixture = MetadataFixture::bootstrapped();
-    fixture.apply(Command::RegisterNode(registration(2))).unwrap();
-    fixture.apply(Command::RegisterNode(registration(3))).unwrap();
+    fixture
+        .apply(Command::RegisterNode(registration(2)))
+        .unwrap();
+    fixture
+        .apply(Command::RegisterNode(registration(3)))
+        .unwrap();
     let three = Command::SetPlacement(placement_command(2, 1, &[3, 1, 2], &[]));
     fixture.apply(three.clone()).unwrap();
     let topology = fixture.topology();
@@ -217,7 +256,10 @@ fn a_placement_follows_the_one_it_was_made_from() {
         (2, Some(3))
     );
     assert_eq!(topology.shards_of_node(3), [2]);
-    assert_eq!(fixture.apply_refused(three), NodeRefusal::StaleEpoch { epoch: 2 });
+    assert_eq!(
+        fixture.apply_refused(three),
+        NodeRefusal::StaleEpoch { epoch: 2 }
+    );
 }
 
 #[test]
@@ -225,30 +267,78 @@ fn placements_are_refused_with_the_reason() {
     use NodeRefusal as R;
     let mut fixture = MetadataFixture::bootstrapped();
     for node in 2..=5 {
-        fixture.apply(Command::RegisterNode(registration(node))).unwrap();
+        fixture
+            .apply(Command::RegisterNode(registration(node)))
+            .unwrap();
     }
-    fixture.apply(set_state_command(5, pb::NodeState::Removed)).unwrap();
-    fixture.apply(set_state_command(4, pb::NodeState::Leaving)).unwrap();
+    fixture
+        .apply(set_state_command(5, pb::NodeState::Removed))
+        .unwrap();
+    fixture
+        .apply(set_state_command(4, pb::NodeState::Leaving))
+        .unwrap();
     let other_region = pb::SetPlacement {
         region: 2,
         ..placement_command(0, 0, &[1], &[])
     };
     let cases = [
         (other_region, R::UnknownRegion),
-        (placement_command(4, 0, &[1], &[]), R::UnknownShard { shards: 4 }),
-        (placement_command(u32::MAX, 0, &[1], &[]), R::UnknownShard { shards: 4 }),
-        (placement_command(0, 0, &[1], &[]), R::StaleEpoch { epoch: 1 }),
-        (placement_command(0, 2, &[1], &[]), R::StaleEpoch { epoch: 1 }),
-        (placement_command(0, 1, &[], &[1]), R::InvalidVoterCount { voters: 0 }),
-        (placement_command(0, 1, &[1, 2], &[]), R::InvalidVoterCount { voters: 2 }),
-        (placement_command(0, 1, &[1, 2, 3, 4], &[]), R::InvalidVoterCount { voters: 4 }),
-        (placement_command(0, 1, &[1, 2, 1], &[]), R::DuplicateMember { node: 1 }),
-        (placement_command(0, 1, &[1], &[2, 1]), R::DuplicateMember { node: 1 }),
-        (placement_command(0, 1, &[1], &[2, 2]), R::DuplicateMember { node: 2 }),
-        (placement_command(0, 1, &[9], &[]), R::UnknownNode { node: 9 }),
-        (placement_command(0, 1, &[1], &[0]), R::UnknownNode { node: 0 }),
-        (placement_command(0, 1, &[5], &[]), R::NodeRemoved { node: 5 }),
-        (placement_command(0, 1, &[1], &[5]), R::NodeRemoved { node: 5 }),
+        (
+            placement_command(4, 0, &[1], &[]),
+            R::UnknownShard { shards: 4 },
+        ),
+        (
+            placement_command(u32::MAX, 0, &[1], &[]),
+            R::UnknownShard { shards: 4 },
+        ),
+        (
+            placement_command(0, 0, &[1], &[]),
+            R::StaleEpoch { epoch: 1 },
+        ),
+        (
+            placement_command(0, 2, &[1], &[]),
+            R::StaleEpoch { epoch: 1 },
+        ),
+        (
+            placement_command(0, 1, &[], &[1]),
+            R::InvalidVoterCount { voters: 0 },
+        ),
+        (
+            placement_command(0, 1, &[1, 2], &[]),
+            R::InvalidVoterCount { voters: 2 },
+        ),
+        (
+            placement_command(0, 1, &[1, 2, 3, 4], &[]),
+            R::InvalidVoterCount { voters: 4 },
+        ),
+        (
+            placement_command(0, 1, &[1, 2, 1], &[]),
+            R::DuplicateMember { node: 1 },
+        ),
+        (
+            placement_command(0, 1, &[1], &[2, 1]),
+            R::DuplicateMember { node: 1 },
+        ),
+        (
+            placement_command(0, 1, &[1], &[2, 2]),
+            R::DuplicateMember { node: 2 },
+        ),
+        (
+            placement_command(0, 1, &[9], &[]),
+            R::UnknownNode { node: 9 },
+        ),
+        (
+            placement_command(0, 1, &[1], &[0]),
+            R::UnknownNode { node: 0 },
+        ),
+        (
+            placement_command(0, 1, &[5], &[]),
+            R::NodeRemoved { node: 5 },
+        ),
+        (
+            placement_command(0, 1, &[1], &[5]),
+            R::NodeRemoved { node: 5 },
+        ),
     ];
     for (set, reason) in cases {
         assert_eq!(fixture.apply_refused(Command::SetPlacement(set)), reason);
@@ -268,7 +358,9 @@ fn names_and_times_of_removal_are_kept_from_their_level_on() {
     };
     fixture.apply(Command::RegisterNode(named(2))).unwrap();
     fixture.apply(Command::RegisterNode(named(3))).unwrap();
-    fixture.apply(set_state_command(3, pb::NodeState::Removed)).unwrap();
+    fixture
+        .apply(set_state_command(3, pb::NodeState::Removed))
+        .unwrap();
     // The digest covers what older versions write.
     let topology = fixture.topology();
     assert_eq!(topology.node(2).unwrap().name, "");
@@ -279,16 +371,22 @@ fn names_and_times_of_removal_are_kept_from_their_level_on() {
     fixture.apply(Command::RegisterNode(named(2))).unwrap();
     assert_eq!(fixture.topology().node(2).unwrap().display_name(), "node-2");
     // A node that was removed before stays without a time.
-    fixture.apply(set_state_command(3, pb::NodeState::Removed)).unwrap();
+    fixture
+        .apply(set_state_command(3, pb::NodeState::Removed))
+        .unwrap();
     assert_eq!(fixture.topology().node(3).unwrap().removed_at, 0);
-    fixture.apply(set_state_command(2, pb::NodeState::Removed)).unwrap();
+    fixture
+        .apply(set_state_command(2, pb::NodeState::Removed))
+        .unwrap();
     assert_eq!(fixture.topology().node(2).unwrap().removed_at, 1000);
 }
 
 #[test]
 fn an_expected_state_must_match_the_current_one() {
     let mut fixture = MetadataFixture::bootstrapped();
-    fixture.apply(Command::RegisterNode(registration(2))).unwrap();
+    fixture
+        .apply(Command::RegisterNode(registration(2)))
+        .unwrap();
     let remove = Command::SetNodeState(pb::SetNodeState {
         node: 2,
         state: pb::NodeState::Removed.into(),
@@ -296,7 +394,12 @@ fn an_expected_state_must_match_the_current_one() {
     });
     let refusal = fixture.apply_refused(remove.clone());
     assert_eq!(refusal, NodeRefusal::UnexpectedState { node: 2 });
-    fixture.apply(set_state_command(2, pb::NodeState::Leaving)).unwrap();
+    fixture
+        .apply(set_state_command(2, pb::NodeState::Leaving))
+        .unwrap();
     fixture.apply(remove).unwrap();
-    assert_eq!(fixture.topology().node(2).unwrap().state, NodeState::Removed);
+    assert_eq!(
+        fixture.topology().node(2).unwrap().state,
+        NodeState::Removed
+    );
 }

@@ -10,7 +10,7 @@ use std::io;
 use cloudkv_proto::v1 as pb;
 
 use super::buckets::CommandRefusal;
-use super::state::{MetaState, CommandResult};
+use super::state::{CommandResult, MetaState};
 use super::topology::{NodeInfo, NodeState};
 use crate::store::RowBatch;
 use crate::types::Nanos;
@@ -103,7 +103,10 @@ impl MetaState {
         let staying = header.regions.iter().filter(is_staying);
         let staying = staying.map(|region| region.number).collect::<Vec<_>>();
         let is_removing = staying.len() < header.regions.len();
-        if !is_removing || reconciled.round != header.removal_round || !staying.contains(&reconciled.region) {
+        if !is_removing
+            || reconciled.round != header.removal_round
+            || !staying.contains(&reconciled.region)
+        {
             return Ok(Ok(()));
         }
         if !header.reconciled_in.contains(&reconciled.region) {
@@ -168,20 +171,28 @@ mod tests {
 
     fn reconcile_region(fixture: &mut MetadataFixture, region: u32, round: u64) {
         let reconciled = pb::RegionReconciled { region, round };
-        fixture.apply(Command::RegionReconciled(reconciled)).unwrap();
+        fixture
+            .apply(Command::RegionReconciled(reconciled))
+            .unwrap();
     }
 
     #[test]
     fn a_region_is_removed_once_all_others_have_reconciled_it_and_its_number_is_not_reused() {
         let mut fixture = MetadataFixture::bootstrapped();
-        let (us, ap) = (join_region(&mut fixture, "us"), join_region(&mut fixture, "ap"));
+        let (us, ap) = (
+            join_region(&mut fixture, "us"),
+            join_region(&mut fixture, "ap"),
+        );
         let node = pb::RegisterNode {
             region: "ap".into(),
             ..registration(9)
         };
         fixture.apply(Command::RegisterNode(node)).unwrap();
         let epoch = fixture.topology().regions_epoch();
-        assert_eq!(remove_region(&mut fixture, "moon"), Err(CommandRefusal::NoSuchRegion));
+        assert_eq!(
+            remove_region(&mut fixture, "moon"),
+            Err(CommandRefusal::NoSuchRegion)
+        );
         remove_region(&mut fixture, "ap").unwrap();
         remove_region(&mut fixture, "ap").unwrap();
         assert_eq!(fixture.topology().removal_round(), 1);
@@ -208,11 +219,17 @@ mod tests {
     #[test]
     fn a_second_removal_starts_another_round_and_the_last_region_stays() {
         let mut fixture = MetadataFixture::bootstrapped();
-        let (us, _) = (join_region(&mut fixture, "us"), join_region(&mut fixture, "ap"));
+        let (us, _) = (
+            join_region(&mut fixture, "us"),
+            join_region(&mut fixture, "ap"),
+        );
         remove_region(&mut fixture, "ap").unwrap();
         reconcile_region(&mut fixture, 1, 1);
         remove_region(&mut fixture, "us").unwrap();
-        assert_eq!(remove_region(&mut fixture, "eu"), Err(CommandRefusal::LastRegion));
+        assert_eq!(
+            remove_region(&mut fixture, "eu"),
+            Err(CommandRefusal::LastRegion)
+        );
         assert!(fixture.topology().reconciled_regions().is_empty());
         reconcile_region(&mut fixture, us, 2);
         reconcile_region(&mut fixture, 1, 2);
@@ -239,7 +256,12 @@ mod tests {
     #[test]
     fn the_only_region_cannot_be_removed() {
         let mut fixture = MetadataFixture::new(false);
-        fixture.apply(Command::Bootstrap(bootstrap_command())).unwrap();
-        assert_eq!(remove_region(&mut fixture, "eu"), Err(CommandRefusal::LastRegion));
+        fixture
+            .apply(Command::Bootstrap(bootstrap_command()))
+            .unwrap();
+        assert_eq!(
+            remove_region(&mut fixture, "eu"),
+            Err(CommandRefusal::LastRegion)
+        );
     }
 }

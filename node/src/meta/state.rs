@@ -17,7 +17,7 @@ use super::catalog::{Bucket, Catalog};
 use super::load::load;
 use super::plans::{self, PlanTerms};
 use super::topology::{NodeInfo, Placement, Topology};
-use crate::raft::{StateMachine, MachineState};
+use crate::raft::{MachineState, StateMachine};
 use crate::store::keys::{self, RowKind, Rows};
 use crate::store::{RowBatch, StateDb, StoreError};
 use crate::types::{AccountId, BucketId, Plan};
@@ -191,7 +191,11 @@ impl MetaState {
 }
 
 impl MachineState<Meta> for MetaState {
-    fn apply(&mut self, command: &pb::MetaCommand, batch: &mut RowBatch) -> io::Result<CommandResult> {
+    fn apply(
+        &mut self,
+        command: &pb::MetaCommand,
+        batch: &mut RowBatch,
+    ) -> io::Result<CommandResult> {
         let time = command.time;
         match &command.kind {
             Some(Command::Bootstrap(bootstrap)) => self.bootstrap(time, bootstrap, batch),
@@ -219,13 +223,15 @@ impl MachineState<Meta> for MetaState {
             Some(Command::SetNodeState(set)) => Ok(self
                 .set_node_state(time, *set, batch)?
                 .map_err(CommandRefusal::from)),
-            Some(Command::SetPlacement(set)) => {
-                Ok(self.set_placement(set, batch)?.map_err(CommandRefusal::from))
-            }
+            Some(Command::SetPlacement(set)) => Ok(self
+                .set_placement(set, batch)?
+                .map_err(CommandRefusal::from)),
             Some(Command::AddRegion(add)) => Ok(self.add_region(add)),
             Some(Command::RegionJoined(joined)) => Ok(self.region_joined(joined.region)),
             Some(Command::RemoveRegion(remove)) => Ok(self.remove_region(&remove.name)),
-            Some(Command::RegionReconciled(levelled)) => self.region_reconciled(time, *levelled, batch),
+            Some(Command::RegionReconciled(levelled)) => {
+                self.region_reconciled(time, *levelled, batch)
+            }
             None => Err(unsupported_item("a command of a kind")),
         }
     }
@@ -235,7 +241,10 @@ impl MachineState<Meta> for MetaState {
     }
 
     fn finish_batch(&mut self, batch: &mut RowBatch) {
-        batch.put(self.rows.single(RowKind::Header), self.header.encode_to_vec());
+        batch.put(
+            self.rows.single(RowKind::Header),
+            self.header.encode_to_vec(),
+        );
     }
 
     fn batch_written(&mut self) {

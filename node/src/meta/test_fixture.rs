@@ -9,11 +9,11 @@ use super::CommandRefusal;
 use super::node_refusal::NodeRefusal;
 use super::nodes::NodeResponse;
 use super::plans::default_plans;
-use super::state::{MetaState, CommandResult};
+use super::state::{CommandResult, MetaState};
 use super::topology::Topology;
 use crate::raft::MachineState;
 use crate::store::keys::{self, GroupId, Rows};
-use crate::store::{RowBatch, Engine, EngineSettings, Scan};
+use crate::store::{Engine, EngineSettings, RowBatch, Scan};
 
 pub(super) struct MetadataFixture {
     _dir: tempfile::TempDir,
@@ -51,7 +51,9 @@ impl MetadataFixture {
     /// Creates a cluster of one region, `eu`, with 4 shards, bootstrapped by node 1.
     pub(super) fn bootstrapped() -> Self {
         let mut fixture = Self::new(false);
-        fixture.apply(Command::Bootstrap(bootstrap_command())).unwrap();
+        fixture
+            .apply(Command::Bootstrap(bootstrap_command()))
+            .unwrap();
         fixture
     }
 
@@ -116,7 +118,10 @@ impl MetadataFixture {
         };
         let mut batch = RowBatch::default();
         let visit = |key: &[u8], row: &[u8]| {
-            batch.put(keys::from_portable(to, keys::to_portable(key).unwrap()), row);
+            batch.put(
+                keys::from_portable(to, keys::to_portable(key).unwrap()),
+                row,
+            );
             ControlFlow::Continue(())
         };
         self.engine.state.scan(scan, visit).unwrap();

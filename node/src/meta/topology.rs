@@ -193,7 +193,9 @@ impl Topology {
 
     /// Node with an ID, which may be removed.
     pub fn node(&self, id: NodeId) -> Option<&NodeInfo> {
-        self.node_index(id).ok().and_then(|index| self.nodes.get(index))
+        self.node_index(id)
+            .ok()
+            .and_then(|index| self.nodes.get(index))
     }
 
     /// Returns whether a node is removed, or its region is being removed, so that anything that it

@@ -1,7 +1,10 @@
 use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 
-use super::test_fixture::{MetadataFixture, GENERATION, bootstrap_command, placement_command, registration, rows, set_state_command};
+use super::test_fixture::{
+    GENERATION, MetadataFixture, bootstrap_command, placement_command, registration, rows,
+    set_state_command,
+};
 use super::topology::NodeState;
 use crate::raft::MachineState;
 
@@ -42,15 +45,22 @@ fn a_history_gives_the_same_in_one_process_and_over_restarts() {
 
 #[test]
 fn the_digest_depends_on_the_rows_and_not_on_their_history() {
-    let (mut detoured, mut direct) = (MetadataFixture::bootstrapped(), MetadataFixture::bootstrapped());
+    let (mut detoured, mut direct) = (
+        MetadataFixture::bootstrapped(),
+        MetadataFixture::bootstrapped(),
+    );
     let first = pb::RegisterNode {
         rpc: "other:1".into(),
         ..registration(2)
     };
     detoured.apply(Command::RegisterNode(first)).unwrap();
     assert_ne!(detoured.digest(), direct.digest());
-    detoured.apply(Command::RegisterNode(registration(2))).unwrap();
-    direct.apply(Command::RegisterNode(registration(2))).unwrap();
+    detoured
+        .apply(Command::RegisterNode(registration(2)))
+        .unwrap();
+    direct
+        .apply(Command::RegisterNode(registration(2)))
+        .unwrap();
     assert_eq!(detoured.digest(), direct.digest());
 }
 
@@ -60,14 +70,18 @@ fn a_snapshot_publishes_its_topology() {
     let other = rows(GENERATION + 1);
     fixture.copy_rows(other);
     let old = fixture.topology();
-    fixture.apply(Command::RegisterNode(registration(2))).unwrap();
+    fixture
+        .apply(Command::RegisterNode(registration(2)))
+        .unwrap();
     let catalog = fixture.state.catalog();
     let mut changes = catalog.topology_changes();
     fixture.state.reload(other).unwrap();
     assert!(changes.has_changed().unwrap());
     assert_eq!(*catalog.topology(), old);
     changes.mark_unchanged();
-    fixture.apply(Command::RegisterNode(registration(3))).unwrap();
+    fixture
+        .apply(Command::RegisterNode(registration(3)))
+        .unwrap();
     assert!(changes.has_changed().unwrap());
     assert!(catalog.topology().node(3).is_some());
 }
@@ -82,9 +96,18 @@ fn only_changes_of_topology_or_header_are_published() {
         changes.mark_unchanged();
         is_published
     };
-    assert!(is_published(&mut fixture, Command::Bootstrap(bootstrap_command())));
-    assert!(is_published(&mut fixture, Command::RegisterNode(registration(2))));
-    assert!(!is_published(&mut fixture, Command::RegisterNode(registration(2))));
+    assert!(is_published(
+        &mut fixture,
+        Command::Bootstrap(bootstrap_command())
+    ));
+    assert!(is_published(
+        &mut fixture,
+        Command::RegisterNode(registration(2))
+    ));
+    assert!(!is_published(
+        &mut fixture,
+        Command::RegisterNode(registration(2))
+    ));
     let bucket = pb::CreateBucket {
         bucket: Bytes::from_static(b"aAAAAAAAAAAAAA"),
         account: Bytes::from_static(&[7; 32]),
@@ -94,5 +117,8 @@ fn only_changes_of_topology_or_header_are_published() {
         ..Default::default()
     };
     assert!(!is_published(&mut fixture, Command::CreateBucket(bucket)));
-    assert!(is_published(&mut fixture, set_state_command(2, pb::NodeState::Leaving)));
+    assert!(is_published(
+        &mut fixture,
+        set_state_command(2, pb::NodeState::Leaving)
+    ));
 }

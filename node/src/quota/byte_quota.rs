@@ -54,7 +54,9 @@ impl ByteQuota {
         }
         let subtract = |allowance: u64| allowance.checked_sub(bytes);
         let (acquire, release) = (Ordering::Acquire, Ordering::AcqRel);
-        self.allowance.fetch_update(release, acquire, subtract).is_ok()
+        self.allowance
+            .fetch_update(release, acquire, subtract)
+            .is_ok()
     }
 
     /// Replaces the allowance with one from `free` bytes, which a count that began at `counted`

@@ -159,9 +159,13 @@ impl KeyQuota {
         if requested_at < self.nanos_since_start(led_since) {
             return None;
         }
-        let reserve_one = |state| (available_of(state) > 0).then(|| state - ONE_AVAILABLE + ONE_RESERVED);
+        let reserve_one =
+            |state| (available_of(state) > 0).then(|| state - ONE_AVAILABLE + ONE_RESERVED);
         let (acquire, release) = (Ordering::Acquire, Ordering::AcqRel);
-        let state = self.state.fetch_update(release, acquire, reserve_one).ok()?;
+        let state = self
+            .state
+            .fetch_update(release, acquire, reserve_one)
+            .ok()?;
         Some(Reservation {
             quota: self.clone(),
             requested_at,
@@ -237,7 +241,13 @@ impl KeyQuota {
 
     /// Records a grant sent to a node: it counts until it is seen there, or can't be used any more.
     pub fn record_sent_grant(&self, node: NodeId, grant: QuotaGrant, made: Instant) {
-        self.unconfirmed_grants.lock().insert(node, SentQuotaGrant { grant, made_at: made });
+        self.unconfirmed_grants.lock().insert(
+            node,
+            SentQuotaGrant {
+                grant,
+                made_at: made,
+            },
+        );
     }
 
     /// Drops the grant to a node that asks again: the node doesn't wait for an earlier grant any
@@ -258,7 +268,9 @@ impl KeyQuota {
     /// later. An older grant is included in their reports: it has arrived, or is not used.
     pub fn unconfirmed_keys(&self, queried_at: Instant) -> u64 {
         let mut sent = self.unconfirmed_grants.lock();
-        sent.retain(|_, sent| queried_at.saturating_duration_since(sent.made_at) < GRANT_CONFIRM_TIMEOUT);
+        sent.retain(|_, sent| {
+            queried_at.saturating_duration_since(sent.made_at) < GRANT_CONFIRM_TIMEOUT
+        });
         sent.values().map(|sent| sent.grant.keys).sum()
     }
 

@@ -150,7 +150,9 @@ impl RegionModel {
             }
             Step::EndWrite(_) | Step::DeliverGrant(_) | Step::LoseGrant(_) => {}
             Step::Wait(ms) => self.now += Duration::from_millis((*ms).into()),
-            Step::Elect(shard, node) if !self.node(*node).is_partitioned => self.elect(*shard, *node),
+            Step::Elect(shard, node) if !self.node(*node).is_partitioned => {
+                self.elect(*shard, *node)
+            }
             Step::Elect(..) => {}
             Step::SetPartitioned(node, cut) => self.node_mut(*node).is_partitioned = *cut,
             Step::Crash(node) => {
@@ -236,7 +238,10 @@ impl RegionModel {
         };
         // A node that asks again takes no response to an earlier request.
         self.grants.retain(|sent| sent.to != node);
-        if let Some(grant) = self.make_grant(node, false).or_else(|| self.make_grant(node, true)) {
+        if let Some(grant) = self
+            .make_grant(node, false)
+            .or_else(|| self.make_grant(node, true))
+        {
             self.grants.push(GrantInFlight {
                 to: node,
                 grant,
@@ -247,7 +252,8 @@ impl RegionModel {
 
     fn make_grant(&mut self, node: NodeId, recall: bool) -> Option<QuotaGrant> {
         let home = self.terms[HOME];
-        let is_reachable = !self.node(home.leader).is_partitioned && !self.node(node).is_partitioned;
+        let is_reachable =
+            !self.node(home.leader).is_partitioned && !self.node(node).is_partitioned;
         if !is_reachable || self.now.duration_since(home.since) < GRANT_TIMEOUT {
             return None;
         }
@@ -338,7 +344,11 @@ fn keys_after_leader_returns(expires_with_term: bool) -> u64 {
     region.write_until_full(&[0, 2]);
     assert_eq!(region.total_keys(), LIMIT);
     // It writes before it is asked for its lease.
-    for step in [Step::SetPartitioned(1, false), Step::Elect(1, 1), Step::Write(1, 1, 10)] {
+    for step in [
+        Step::SetPartitioned(1, false),
+        Step::Elect(1, 1),
+        Step::Write(1, 1, 10),
+    ] {
         region.apply_step(&step);
     }
     region.write_until_full(&[0, 1]);

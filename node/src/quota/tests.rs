@@ -30,10 +30,16 @@ fn quota_is_reserved_up_to_the_granted_keys() {
     grant(&quota, 2);
     let (one, two) = (reserve(&quota).unwrap(), reserve(&quota).unwrap());
     assert!(reserve(&quota).is_none());
-    assert_eq!((quota.lease(false).available, quota.lease(false).reserved), (0, 2));
+    assert_eq!(
+        (quota.lease(false).available, quota.lease(false).reserved),
+        (0, 2)
+    );
     one.release();
     drop(two);
-    assert_eq!((quota.lease(false).available, quota.lease(false).reserved), (1, 0));
+    assert_eq!(
+        (quota.lease(false).available, quota.lease(false).reserved),
+        (1, 0)
+    );
 }
 
 #[test]
@@ -157,5 +163,8 @@ fn parallel_writers_reserve_no_more_than_the_granted_keys() {
         writer.join().unwrap();
     }
     assert_eq!(used.load(Ordering::Acquire), 5000);
-    assert_eq!((quota.lease(false).available, quota.lease(false).reserved), (0, 0));
+    assert_eq!(
+        (quota.lease(false).available, quota.lease(false).reserved),
+        (0, 0)
+    );
 }

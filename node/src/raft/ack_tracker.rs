@@ -77,10 +77,19 @@ mod tests {
         let me = (1, at(100));
         assert_eq!(acks.quorum_ack_time(5, me, &[set(&[1, 2, 3])]), None);
         acks.record(2, 5, at(10));
-        assert_eq!(acks.quorum_ack_time(5, me, &[set(&[1, 2, 3])]), Some(at(10)));
+        assert_eq!(
+            acks.quorum_ack_time(5, me, &[set(&[1, 2, 3])]),
+            Some(at(10))
+        );
         acks.record(3, 5, at(20));
-        assert_eq!(acks.quorum_ack_time(5, me, &[set(&[1, 2, 3])]), Some(at(20)));
-        assert_eq!(acks.quorum_ack_time(5, me, &[set(&[1, 2, 3, 4, 5])]), Some(at(10)));
+        assert_eq!(
+            acks.quorum_ack_time(5, me, &[set(&[1, 2, 3])]),
+            Some(at(20))
+        );
+        assert_eq!(
+            acks.quorum_ack_time(5, me, &[set(&[1, 2, 3, 4, 5])]),
+            Some(at(10))
+        );
         // While members change, a majority of both sets is needed.
         assert_eq!(
             acks.quorum_ack_time(5, me, &[set(&[1, 2, 3]), set(&[1, 2])]),
@@ -91,7 +100,10 @@ mod tests {
             None
         );
         assert_eq!(acks.quorum_ack_time(5, me, &[set(&[1])]), Some(at(100)));
-        assert_eq!(acks.quorum_ack_time(5, me, &[set(&[2, 3, 4])]), Some(at(10)));
+        assert_eq!(
+            acks.quorum_ack_time(5, me, &[set(&[2, 3, 4])]),
+            Some(at(10))
+        );
         assert_eq!(acks.quorum_ack_time(5, me, &[]), None);
     }
 

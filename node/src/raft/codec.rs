@@ -18,7 +18,7 @@ use openraft::{BasicNode, EntryPayload};
 use prost::Message;
 
 use super::types::{
-    Command, CommittedLeaderId, Entry, LogId, StateMachine, Membership, StoredMembership, Vote,
+    Command, CommittedLeaderId, Entry, LogId, Membership, StateMachine, StoredMembership, Vote,
 };
 
 const FORMAT_VERSION: u8 = 1;
@@ -76,9 +76,7 @@ pub fn decode_entry<M: StateMachine>(mut bytes: Bytes) -> io::Result<Entry<M>> {
         return Err(invalid("decode log entry: shorter than its header"));
     }
     if bytes.get_u8() != FORMAT_VERSION {
-        return Err(invalid(
-            "decode log entry: format unknown to this version",
-        ));
+        return Err(invalid("decode log entry: format unknown to this version"));
     }
     let kind = bytes.get_u8();
     let log_id = log_id(bytes.get_u64(), bytes.get_u64());
@@ -90,9 +88,7 @@ pub fn decode_entry<M: StateMachine>(mut bytes: Bytes) -> io::Result<Entry<M>> {
             EntryPayload::Membership(membership_from_pb(membership)?)
         }
         _ => {
-            return Err(invalid(
-                "decode log entry: kind unknown to this version",
-            ));
+            return Err(invalid("decode log entry: kind unknown to this version"));
         }
     };
     Ok(Entry::<M> { log_id, payload })

@@ -52,12 +52,17 @@ where
 
     fn delay(&mut self, message: AppendEntriesRequest<TypeConfig<M>>) {
         if self.delayed.is_none() {
-            self.deadline.as_mut().reset(Instant::now() + self.max_delay);
+            self.deadline
+                .as_mut()
+                .reset(Instant::now() + self.max_delay);
         }
         self.delayed = Some(message);
     }
 
-    fn forward(&mut self, message: AppendEntriesRequest<TypeConfig<M>>) -> AppendEntriesRequest<TypeConfig<M>> {
+    fn forward(
+        &mut self,
+        message: AppendEntriesRequest<TypeConfig<M>>,
+    ) -> AppendEntriesRequest<TypeConfig<M>> {
         self.delayed = None;
         let last = message.entries.last().map(|entry| entry.log_id);
         self.last_sent = Some(last.or(message.prev_log_id));

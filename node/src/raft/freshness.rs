@@ -41,13 +41,16 @@ impl Freshness {
             let (old, new) = (UNKNOWN_INDEX, commit_index);
             // Fails if another call has set it.
             let (order, failed) = (Ordering::AcqRel, Ordering::Acquire);
-            let _ = self.min_applied_index.compare_exchange(old, new, order, failed);
+            let _ = self
+                .min_applied_index
+                .compare_exchange(old, new, order, failed);
         }
     }
 
     /// Starts over, after the replica received nothing for some time.
     pub fn reset(&self) {
-        self.min_applied_index.store(UNKNOWN_INDEX, Ordering::Release);
+        self.min_applied_index
+            .store(UNKNOWN_INDEX, Ordering::Release);
     }
 
     /// Returns whether the replica has applied everything that it must have.

@@ -14,19 +14,19 @@ use openraft::{BasicNode, Config, Raft, ServerState, SnapshotPolicy, StepDownPol
 use tokio::sync::{Mutex, watch};
 
 use super::ack_tracker::AckTracker;
-use super::leader_contact::LeaderContact;
 use super::freshness::Freshness;
+use super::leader_contact::LeaderContact;
 use super::leadership;
 use super::lease::Lease;
+use super::log_retention::{LogRetention, MissingEntries};
 use super::log_store::LogStore;
 use super::network::NetworkFactory;
-use super::snapshot_receiver::SnapshotReceiver;
 use super::repair::RepairSends;
 use super::replica::{ApplyProgress, Replica, persisted_index};
-use super::log_retention::{MissingEntries, LogRetention};
+use super::snapshot_receiver::SnapshotReceiver;
 use super::snapshot_transfers::{SnapshotSettings, SnapshotTransfers};
-use super::types::{ProposalCallback, Command, StateMachine, NodeId, TypeConfig};
-use crate::rpc::{SnapshotFrames, Peers, SnapshotAcks};
+use super::types::{Command, NodeId, ProposalCallback, StateMachine, TypeConfig};
+use crate::rpc::{Peers, SnapshotAcks, SnapshotFrames};
 use crate::store::keys::{GroupId, Rows};
 use crate::store::{DiskSpace, DiskState, Engine, GroupDamage, StoreError};
 
@@ -194,16 +194,23 @@ impl<M: StateMachine> Group<M> {
         .map_err(io::Error::other)?;
         let lease = Arc::new(Lease::default());
         let (leader_sender, leader) = watch::channel(None);
-        let contact = Arc::new(LeaderContact::new(LEADER_TIMEOUT_FACTOR * settings.election_timeout_max));
+        let contact = Arc::new(LeaderContact::new(
+            LEADER_TIMEOUT_FACTOR * settings.election_timeout_max,
+        ));
         let leadership = leadership::LeaseRenewer {
             lease: lease.clone(),
             acks,
             contact: contact.clone(),
             duration: leadership::lease_duration(settings.election_timeout_max),
         };
-        tokio::spawn(leadership::run_lease_renewal(raft.clone(), leadership, leader_sender));
+        tokio::spawn(leadership::run_lease_renewal(
+            raft.clone(),
+            leadership,
+            leader_sender,
+        ));
         let db = engine.state.clone();
-        let receptions = SnapshotReceiver::new(id, db, raft.clone(), generations, transfers.clone());
+        let receptions =
+            SnapshotReceiver::new(id, db, raft.clone(), generations, transfers.clone());
         let mut group = Self {
             id,
             node: settings.node,
@@ -241,8 +248,12 @@ impl<M: StateMachine> Group<M> {
         if !self.raft.is_initialized().await.map_err(io::Error::other)? {
             runtime_config.elect(true);
             if settings.bootstraps {
-                let members = BTreeMap::from([(settings.node, BasicNode::new(&settings.rpc_address))]);
-                self.raft.initialize(members).await.map_err(io::Error::other)?;
+                let members =
+                    BTreeMap::from([(settings.node, BasicNode::new(&settings.rpc_address))]);
+                self.raft
+                    .initialize(members)
+                    .await
+                    .map_err(io::Error::other)?;
             }
         } else if self.raft.voter_ids().eq([settings.node]) {
             // A sole voter need not wait for any lease.

@@ -53,13 +53,16 @@ impl LeaderContact {
         if let Some((_, index)) = commit.filter(|(of, _)| *of == term) {
             let (order, failed) = (Ordering::AcqRel, Ordering::Acquire);
             // Fails if another call has set it.
-            let _ = self.catch_up_index.compare_exchange(UNKNOWN_INDEX, index, order, failed);
+            let _ = self
+                .catch_up_index
+                .compare_exchange(UNKNOWN_INDEX, index, order, failed);
         }
     }
 
     /// Records that this node led at `at`: a majority has acknowledged a message sent then.
     pub fn record_quorum_ack(&self, at: Instant) {
-        self.last_contact.fetch_max(self.nanos_at(at), Ordering::AcqRel);
+        self.last_contact
+            .fetch_max(self.nanos_at(at), Ordering::AcqRel);
         self.catch_up_index.store(0, Ordering::Release);
     }
 
@@ -77,7 +80,8 @@ impl LeaderContact {
 
     /// Returns whether a leader was in contact within the timeout.
     pub fn is_recent(&self) -> bool {
-        self.since_last_contact().is_some_and(|elapsed| elapsed < self.timeout)
+        self.since_last_contact()
+            .is_some_and(|elapsed| elapsed < self.timeout)
     }
 
     /// Time since the last contact with a leader; `None` if there was none since the start.

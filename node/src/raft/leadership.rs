@@ -22,12 +22,12 @@ use openraft::{Raft, RaftMetrics, ServerState};
 use tokio::sync::watch;
 
 use super::ack_tracker::AckTracker;
-use super::query::query_state;
-use super::leader_contact::LeaderContact;
 use super::group::Group;
+use super::leader_contact::LeaderContact;
 use super::lease::Lease;
+use super::query::query_state;
 use super::replica::Replica;
-use super::types::{StateMachine, NodeId, TypeConfig, Vote};
+use super::types::{NodeId, StateMachine, TypeConfig, Vote};
 
 /// Minimum time between two renewals of the lease.
 const LEASE_RENEW_INTERVAL: Duration = Duration::from_millis(10);
@@ -117,7 +117,10 @@ impl LeaseRenewer {
 }
 
 /// Returns whether a member has responded to this leader recently.
-pub(super) fn is_responsive<M: StateMachine>(metrics: &RaftMetrics<TypeConfig<M>>, node: NodeId) -> bool {
+pub(super) fn is_responsive<M: StateMachine>(
+    metrics: &RaftMetrics<TypeConfig<M>>,
+    node: NodeId,
+) -> bool {
     let all = metrics.heartbeat.as_ref();
     let at = all.and_then(|times| times.get(&node)).copied().flatten();
     at.is_some_and(|at| at.into_inner().elapsed() < MEMBER_RESPONSE_TIMEOUT)
@@ -175,7 +178,8 @@ impl<M: StateMachine> Group<M> {
     /// only if `rival` does request it. The election then is an ordinary one, which respects what
     /// other voters, and this one, have promised to a leader that was elected meanwhile.
     async fn step_down(&self, term: u64, rival: NodeId) {
-        let Some(last) = query_state(self.raft(), |state| state.log_ids.last().copied()).await else {
+        let Some(last) = query_state(self.raft(), |state| state.log_ids.last().copied()).await
+        else {
             return;
         };
         let mut request = VoteRequest::new(Vote::new(term + 1, rival), last);
@@ -227,7 +231,8 @@ impl<M: StateMachine> Group<M> {
         let last = metrics.last_log_index.unwrap_or(0);
         let voters: Vec<NodeId> = metrics.membership_config.voter_ids().collect();
         let replication = metrics.replication.as_ref()?;
-        targets.iter()
+        targets
+            .iter()
             .filter(|node| **node != metrics.id && voters.contains(node))
             .filter(|node| is_responsive(&metrics, **node) && self.peers().may_lead(**node))
             .filter(|node| !self.is_excluded_target(**node))

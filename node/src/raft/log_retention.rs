@@ -124,7 +124,10 @@ mod tests {
         member.record_announcement(Some(40));
         assert_eq!(member.needed_index(10, unknown), Some(40));
         // It leads, and hasn't received acknowledgements of all others yet.
-        let lacking = |known, is_complete| MissingEntries { lowest_known: known, is_complete };
+        let lacking = |known, is_complete| MissingEntries {
+            lowest_known: known,
+            is_complete,
+        };
         assert_eq!(member.needed_index(10, lacking(Some(70), false)), Some(40));
         assert_eq!(member.needed_index(10, lacking(Some(70), true)), Some(70));
         assert_eq!(member.needed_index(10, lacking(None, true)), None);

@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 use openraft::async_runtime::WatchReceiver;
 use openraft::{BasicNode, EntryPayload, Precondition};
 
-use super::query::query_state;
 use super::group::Group;
 use super::leadership::is_responsive;
-use super::types::{CommittedLeaderId, LogId, StateMachine, Membership, NodeId};
+use super::query::query_state;
+use super::types::{CommittedLeaderId, LogId, Membership, NodeId, StateMachine};
 
 /// Maximum duration of one step.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -120,7 +120,10 @@ impl<M: StateMachine> Group<M> {
         }
     }
 
-    async fn take_membership_step(&self, target: &TargetMembership) -> Result<MembershipStep, String> {
+    async fn take_membership_step(
+        &self,
+        target: &TargetMembership,
+    ) -> Result<MembershipStep, String> {
         let me = self.node();
         let current = self.configuration().await?;
         let voters = current.voters();
@@ -139,7 +142,9 @@ impl<M: StateMachine> Group<M> {
                 let is_transferred = self
                     .transfer_leadership(&successors, "the leader is being removed from the group")
                     .await;
-                return Err(format!("leadership transfer to {successors:?}: {is_transferred}"));
+                return Err(format!(
+                    "leadership transfer to {successors:?}: {is_transferred}"
+                ));
             }
             goal.insert(me);
         }
@@ -237,7 +242,11 @@ impl<M: StateMachine> Group<M> {
 
     /// Returns a future voter that is too far behind to vote, or silent: the group may need it for
     /// a majority then.
-    fn lagging_voter(&self, voters: &BTreeSet<NodeId>, current: &BTreeSet<NodeId>) -> Option<NodeId> {
+    fn lagging_voter(
+        &self,
+        voters: &BTreeSet<NodeId>,
+        current: &BTreeSet<NodeId>,
+    ) -> Option<NodeId> {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
         let last = metrics.last_log_index.unwrap_or(0);
@@ -245,7 +254,9 @@ impl<M: StateMachine> Group<M> {
         let is_lagging = |id: &NodeId| {
             let matched = replication.and_then(|all| all.get(id)).copied().flatten();
             let matched = matched.map_or(0, |at| at.index);
-            matched == 0 || last.saturating_sub(matched) > MAX_PROMOTION_LAG || !is_responsive(&metrics, *id)
+            matched == 0
+                || last.saturating_sub(matched) > MAX_PROMOTION_LAG
+                || !is_responsive(&metrics, *id)
         };
         voters.difference(current).copied().find(is_lagging)
     }
@@ -299,8 +310,9 @@ mod tests {
 
     #[test]
     fn voters_change_by_way_of_a_joint_configuration() {
-        let next =
-            |current: &[&[NodeId]], goal: &[NodeId]| next_voter_sets(&sets(current), &sets(&[goal])[0]);
+        let next = |current: &[&[NodeId]], goal: &[NodeId]| {
+            next_voter_sets(&sets(current), &sets(&[goal])[0])
+        };
         assert_eq!(next(&[&[1, 2]], &[1, 2]), None);
         assert_eq!(next(&[&[1]], &[1, 2]), Some(sets(&[&[1], &[1, 2]])));
         assert_eq!(next(&[&[1], &[1, 2]], &[1, 2]), Some(sets(&[&[1, 2]])));

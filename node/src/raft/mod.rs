@@ -29,24 +29,24 @@
 //! | `raft_member` | handles the calls of the other members |
 
 mod ack_tracker;
-mod query;
 mod codec;
 mod commit_coalescer;
-mod leader_contact;
 mod freshness;
 mod group;
+mod leader_contact;
 mod leadership;
 mod lease;
+mod log_retention;
 mod log_store;
-mod raft_member;
 mod membership;
 mod network;
-mod snapshot_receiver;
+mod query;
+mod raft_member;
 mod repair;
 mod replica;
-mod log_retention;
-mod snapshot_sender;
 mod snapshot;
+mod snapshot_receiver;
+mod snapshot_sender;
 mod snapshot_transfers;
 mod types;
 
@@ -59,11 +59,13 @@ mod snapshot_sender_tests;
 #[cfg(test)]
 mod storage_tests;
 
-pub use group::{Group, GroupSettings, ProposalResult, ProposeError, GroupStatus};
+pub use group::{Group, GroupSettings, GroupStatus, ProposalResult, ProposeError};
 pub use lease::Lease;
-pub use raft_member::{RaftMember, not_here_reply};
-pub use membership::{TargetMembership, MembershipStep};
-pub use replica::ApplyProgress;
 pub use log_retention::LogRetention;
-pub use snapshot_transfers::{TransferDirection, SnapshotSettings, TransferStatus, SnapshotTransfers};
-pub use types::{Command, StateMachine, NodeId, MachineState};
+pub use membership::{MembershipStep, TargetMembership};
+pub use raft_member::{RaftMember, not_here_reply};
+pub use replica::ApplyProgress;
+pub use snapshot_transfers::{
+    SnapshotSettings, SnapshotTransfers, TransferDirection, TransferStatus,
+};
+pub use types::{Command, MachineState, NodeId, StateMachine};

@@ -27,11 +27,11 @@ use super::ack_tracker::AckTracker;
 use super::codec;
 use super::commit_coalescer::CommitCoalescer;
 use super::log_retention::LogRetention;
-use super::snapshot_sender::send_snapshot;
 use super::snapshot::SnapshotData;
+use super::snapshot_sender::send_snapshot;
 use super::snapshot_transfers::SnapshotTransfers;
-use super::types::{CommittedLeaderId, LogId, StateMachine, NodeId, TypeConfig, Vote};
-use crate::rpc::{CallError, StreamKind, Peers, PendingReply};
+use super::types::{CommittedLeaderId, LogId, NodeId, StateMachine, TypeConfig, Vote};
+use crate::rpc::{CallError, Peers, PendingReply, StreamKind};
 use crate::store::keys::GroupId;
 
 /// Maximum number of appends in flight to one member of one group.
@@ -219,7 +219,9 @@ fn append_to_pb<M: StateMachine>(
     }
 }
 
-fn append_from_pb<M: StateMachine>(reply: reply::Body) -> RpcResult<M, AppendEntriesResponse<TypeConfig<M>>> {
+fn append_from_pb<M: StateMachine>(
+    reply: reply::Body,
+) -> RpcResult<M, AppendEntriesResponse<TypeConfig<M>>> {
     use append_reply::Kind;
     let reply::Body::Append(answer) = reply else {
         return Err(call_refused(reply));

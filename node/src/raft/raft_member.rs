@@ -19,8 +19,8 @@ use tonic::Status;
 
 use super::codec;
 use super::group::Group;
-use super::types::{StateMachine, NodeId};
-use crate::rpc::{SnapshotFrames, SnapshotAcks};
+use super::types::{NodeId, StateMachine};
+use crate::rpc::{SnapshotAcks, SnapshotFrames};
 use crate::store::DiskState;
 
 /// A group on this node, of any machine, as its other members call it.
@@ -40,7 +40,11 @@ pub trait RaftMember: Send + Sync + 'static {
     /// Returns whether this node's state is damaged, and can be replaced by another voter's.
     fn is_in_repair(&self) -> bool;
     /// Sends this node's state to member `to`, whose own state is damaged.
-    fn send_repair_snapshot(&self, to: NodeId, request: pb::SnapshotRequest) -> BoxFuture<'static, reply::Body>;
+    fn send_repair_snapshot(
+        &self,
+        to: NodeId,
+        request: pb::SnapshotRequest,
+    ) -> BoxFuture<'static, reply::Body>;
     /// Receives a snapshot and installs it. Dropping the future cancels neither.
     fn install_snapshot(
         self: Arc<Self>,
@@ -171,7 +175,11 @@ impl<M: StateMachine> RaftMember for Group<M> {
         self.is_in_repair()
     }
 
-    fn send_repair_snapshot(&self, to: NodeId, request: pb::SnapshotRequest) -> BoxFuture<'static, reply::Body> {
+    fn send_repair_snapshot(
+        &self,
+        to: NodeId,
+        request: pb::SnapshotRequest,
+    ) -> BoxFuture<'static, reply::Body> {
         std::future::ready(self.send_repair_snapshot(to, &request)).boxed()
     }
 

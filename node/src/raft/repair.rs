@@ -50,12 +50,12 @@ use super::codec;
 use super::group::Group;
 use super::raft_member::not_here_reply;
 use super::replica::{PendingResponse, Replica, read_position};
-use super::snapshot_sender::send_snapshot;
 use super::snapshot::{self, SnapshotData};
-use super::types::{Entry, LogId, StateMachine, NodeId, MachineState, TypeConfig};
+use super::snapshot_sender::send_snapshot;
+use super::types::{Entry, LogId, MachineState, NodeId, StateMachine, TypeConfig};
 use crate::rpc::StreamKind;
 use crate::store::keys::{GroupId, RowKind, Rows};
-use crate::store::{RowBatch, GroupDamage, Scan, StateDb, StoreError};
+use crate::store::{GroupDamage, RowBatch, Scan, StateDb, StoreError};
 
 /// Interval between two steps of a repair.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
@@ -205,9 +205,11 @@ impl<M: StateMachine> Replica<M> {
         let data = SnapshotData::received(db.clone(), rows);
         verify_readable(&db, rows).await?;
         let generations = self.generations.clone();
-        tokio::task::spawn_blocking(move || snapshot::install_generation(&db, old, &data, &generations))
-            .await
-            .map_err(io::Error::other)??;
+        tokio::task::spawn_blocking(move || {
+            snapshot::install_generation(&db, old, &data, &generations)
+        })
+        .await
+        .map_err(io::Error::other)??;
         self.state.reload(rows)?;
         self.rows = rows;
         self.applied = position;
@@ -232,7 +234,9 @@ impl<M: StateMachine> Replica<M> {
         while next < end {
             let entries = log.limited_get_log_entries(next, end).await?;
             if entries.first().map(|entry| entry.log_id.index) != Some(next) {
-                return Err(io::Error::other("replay log: it lacks entries behind the state"));
+                return Err(io::Error::other(
+                    "replay log: it lacks entries behind the state",
+                ));
             }
             let replayed = self.replay_entries(entries).await;
             if replayed.is_err() {
@@ -410,7 +414,9 @@ impl<M: StateMachine> Group<M> {
             group: u32::from(self.id().0),
             at_least: self.progress().applied_index(),
         });
-        let reply = self.peers().call(leader, StreamKind::Raft, body, REQUEST_TIMEOUT);
+        let reply = self
+            .peers()
+            .call(leader, StreamKind::Raft, body, REQUEST_TIMEOUT);
         let accepted = matches!(reply.await, Ok(reply::Body::Snapshot(_)));
         let leader = self.peers().name_of(leader);
         tracing::info!(group = %self.id(), leader, accepted, "repair snapshot requested");
@@ -418,7 +424,11 @@ impl<M: StateMachine> Group<M> {
     }
 
     /// Sends this leader's state to a member whose own state is damaged.
-    pub(super) fn send_repair_snapshot(&self, to: NodeId, request: &pb::SnapshotRequest) -> reply::Body {
+    pub(super) fn send_repair_snapshot(
+        &self,
+        to: NodeId,
+        request: &pb::SnapshotRequest,
+    ) -> reply::Body {
         let (voters, learners) = self.members();
         if !self.may_read() || !(voters.contains(&to) || learners.contains(&to)) {
             return not_here_reply("this node does not lead the group, or the other is no member");

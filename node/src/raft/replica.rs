@@ -21,9 +21,10 @@ use tokio::sync::Notify;
 use super::codec;
 use super::log_store::LogStore;
 use super::repair::Repair;
-use super::snapshot::{self, SnapshotBuilder, GenerationAllocator, SnapshotData};
+use super::snapshot::{self, GenerationAllocator, SnapshotBuilder, SnapshotData};
 use super::types::{
-    CommittedLeaderId, Entry, LogId, StateMachine, NodeId, MachineState, StoredMembership, TypeConfig,
+    CommittedLeaderId, Entry, LogId, MachineState, NodeId, StateMachine, StoredMembership,
+    TypeConfig,
 };
 use crate::store::keys::{GroupId, RowKind, Rows};
 use crate::store::{RowBatch, StateDb, StoreError};
@@ -117,7 +118,10 @@ pub struct Replica<M: StateMachine> {
     pub(super) generations: GenerationAllocator,
 }
 
-pub(super) type PendingResponse<M> = (ApplyResponder<TypeConfig<M>>, <M as StateMachine>::CommandResult);
+pub(super) type PendingResponse<M> = (
+    ApplyResponder<TypeConfig<M>>,
+    <M as StateMachine>::CommandResult,
+);
 
 impl<M: StateMachine> Replica<M> {
     /// Opens the replica of `group`, whose log is `log`; `open` reads its state from the rows it is
@@ -282,7 +286,8 @@ impl<M: StateMachine> RaftStateMachine<TypeConfig<M>> for Replica<M> {
         while let Some(entry) = entries.next().await {
             let entry = entry?;
             if self.progress.is_stalled() {
-                self.skip_entry(entry.0.log_id, &mut batch, &mut answers).await?;
+                self.skip_entry(entry.0.log_id, &mut batch, &mut answers)
+                    .await?;
                 continue;
             }
             let alone = Self::is_scan(&entry.0);

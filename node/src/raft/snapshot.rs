@@ -28,7 +28,7 @@ use tonic::Status;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::codec;
-use super::types::{CommittedLeaderId, StateMachine, NodeId, TypeConfig, Vote};
+use super::types::{CommittedLeaderId, NodeId, StateMachine, TypeConfig, Vote};
 use crate::background::BackgroundScheduler;
 use crate::store::keys::{self, GroupId, RowKind, Rows};
 use crate::store::{RowBatch, Scan, StateDb, StoreError};
@@ -144,7 +144,10 @@ impl SnapshotData {
 
     /// Passes all rows to `sink`, chunk by chunk, in one consistent view, position and members
     /// included. Blocks.
-    fn export_chunks(&self, mut sink: impl FnMut(pb::SnapshotChunk) -> io::Result<()>) -> io::Result<()> {
+    fn export_chunks(
+        &self,
+        mut sink: impl FnMut(pb::SnapshotChunk) -> io::Result<()>,
+    ) -> io::Result<()> {
         let (from, to) = self.rows.bounds();
         let mut chunk = pb::SnapshotChunk::default();
         let mut size = 0;
@@ -182,7 +185,11 @@ impl SnapshotData {
 
 /// Builds the header of a snapshot whose first chunk is `first`: position and members are its first
 /// rows.
-fn snapshot_header(group: GroupId, vote: pb::Vote, first: &pb::SnapshotChunk) -> io::Result<pb::SnapshotHeader> {
+fn snapshot_header(
+    group: GroupId,
+    vote: pb::Vote,
+    first: &pb::SnapshotChunk,
+) -> io::Result<pb::SnapshotHeader> {
     let row = |kind: RowKind| {
         let found = first.rows.iter().find(|row| row.key[..] == [kind as u8]);
         found.map(|row| row.value.clone())
@@ -291,7 +298,11 @@ impl GenerationAllocator {
 }
 
 /// Writes a chunk's rows into a generation. Blocks.
-pub(super) fn write_chunk(db: &StateDb, rows: Rows, chunk: pb::SnapshotChunk) -> Result<(), StoreError> {
+pub(super) fn write_chunk(
+    db: &StateDb,
+    rows: Rows,
+    chunk: pb::SnapshotChunk,
+) -> Result<(), StoreError> {
     let mut batch = RowBatch::default();
     for row in chunk.rows {
         batch.put(keys::from_portable(rows, &row.key), &row.value);
@@ -357,7 +368,9 @@ pub(super) fn install_generation(
         copy_rows(db, generations.next(old.group()), data)?
     };
     if new.generation() <= old.generation() {
-        return Err(io::Error::other("install snapshot: its generation is not newer"));
+        return Err(io::Error::other(
+            "install snapshot: its generation is not newer",
+        ));
     }
     db.flush()?;
     let mut batch = RowBatch::default();

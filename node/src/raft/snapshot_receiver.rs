@@ -32,10 +32,10 @@ use tonic::Status;
 use super::codec;
 use super::repair;
 use super::replica::{self, Replica};
-use super::snapshot::{self, SnapshotChecksum, GenerationAllocator, SnapshotData};
-use super::snapshot_transfers::{TransferDirection, SnapshotTransfer, SnapshotTransfers};
+use super::snapshot::{self, GenerationAllocator, SnapshotChecksum, SnapshotData};
+use super::snapshot_transfers::{SnapshotTransfer, SnapshotTransfers, TransferDirection};
 use super::types::{LogId, StateMachine, StoredMembership, TypeConfig, Vote};
-use crate::rpc::{SnapshotFrames, SnapshotAcks};
+use crate::rpc::{SnapshotAcks, SnapshotFrames};
 use crate::store::keys::{GroupId, Rows};
 use crate::store::{StateDb, StoreError};
 
@@ -166,7 +166,12 @@ impl<M: StateMachine> SnapshotReceiver<M> {
         })
     }
 
-    async fn run(&self, head: SnapshotHeader, frames: SnapshotFrames, acks: SnapshotAcks) -> Result<Vote, Status> {
+    async fn run(
+        &self,
+        head: SnapshotHeader,
+        frames: SnapshotFrames,
+        acks: SnapshotAcks,
+    ) -> Result<Vote, Status> {
         let known = self.raft.metrics().borrow_watched().vote;
         if known > head.vote {
             // A superseded leader learns of it before it sends anything.
@@ -184,9 +189,9 @@ impl<M: StateMachine> SnapshotReceiver<M> {
             }
         };
         let sender = head.vote.leader_id.voted_for;
-        let transfer = self
-            .transfers
-            .begin(TransferDirection::Received, sender, head.position.index);
+        let transfer =
+            self.transfers
+                .begin(TransferDirection::Received, sender, head.position.index);
         transfer.start(partial.chunks, partial.checksum.bytes());
         let received = async {
             self.receive_chunks(&mut partial, &head, frames, &acks, &superseded, &transfer)
@@ -222,7 +227,9 @@ impl<M: StateMachine> SnapshotReceiver<M> {
     }
 
     /// Takes over from the previous connection, if there is one.
-    async fn take_over(&self) -> Result<(OwnedMutexGuard<Option<PartialSnapshot>>, CancellationToken), Status> {
+    async fn take_over(
+        &self,
+    ) -> Result<(OwnedMutexGuard<Option<PartialSnapshot>>, CancellationToken), Status> {
         let superseded = self.stop.child_token();
         let previous = std::mem::replace(&mut *self.newest_connection.lock(), superseded.clone());
         previous.cancel();
@@ -274,7 +281,11 @@ impl<M: StateMachine> SnapshotReceiver<M> {
                 next = tokio::time::timeout(RECEIVE_TIMEOUT, frames.next()) => next,
             };
             let silent = |_| Resumable(Status::deadline_exceeded("no chunk arrived in time"));
-            let lost = || Resumable(Status::cancelled("the connection ended before the snapshot"));
+            let lost = || {
+                Resumable(Status::cancelled(
+                    "the connection ended before the snapshot",
+                ))
+            };
             let frame = next.map_err(silent)?.ok_or_else(lost)?.map_err(Resumable)?;
             match frame.kind {
                 Some(Frame::Chunk(chunk)) => {
@@ -315,7 +326,11 @@ impl<M: StateMachine> SnapshotReceiver<M> {
     }
 
     /// Verifies that the rows hold the position of the header: Raft relies on it.
-    async fn check_position(&self, partial: &PartialSnapshot, head: &SnapshotHeader) -> Result<(), ReceiveError> {
+    async fn check_position(
+        &self,
+        partial: &PartialSnapshot,
+        head: &SnapshotHeader,
+    ) -> Result<(), ReceiveError> {
         let (db, rows) = (self.db.clone(), partial.rows);
         let read = tokio::task::spawn_blocking(move || replica::read_position(&db, rows)).await;
         let (position, _) = read
@@ -330,7 +345,11 @@ impl<M: StateMachine> SnapshotReceiver<M> {
         )))
     }
 
-    async fn install(&self, partial: PartialSnapshot, head: SnapshotHeader) -> Result<Vote, Status> {
+    async fn install(
+        &self,
+        partial: PartialSnapshot,
+        head: SnapshotHeader,
+    ) -> Result<Vote, Status> {
         let rows = partial.rows;
         let meta = SnapshotMeta {
             last_log_id: Some(head.position),
@@ -375,7 +394,8 @@ impl<M: StateMachine> SnapshotReceiver<M> {
             return Ok(());
         };
         let db = self.db.clone();
-        let removed = tokio::task::spawn_blocking(move || snapshot::remove_generation(&db, partial.rows));
+        let removed =
+            tokio::task::spawn_blocking(move || snapshot::remove_generation(&db, partial.rows));
         // It fails to run only when the runtime shuts down: the next start removes leftovers.
         removed.await.unwrap_or(Ok(()))
     }

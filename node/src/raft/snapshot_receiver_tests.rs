@@ -16,11 +16,13 @@ use tonic::{Code, Status};
 
 use super::group::{Group, GroupSettings};
 use super::snapshot::{self, SnapshotData};
-use super::storage_tests::{GROUP, apply, open, put};
 use super::snapshot_transfers::SnapshotSettings;
+use super::storage_tests::{GROUP, apply, open, put};
 use super::types::{NodeId, Vote};
 use crate::background::BackgroundScheduler;
-use crate::rpc::{Dialer, SnapshotFrames, RpcClientSettings, Peers, PeersSettings, RpcRuntimes, SnapshotAcks};
+use crate::rpc::{
+    Dialer, Peers, PeersSettings, RpcClientSettings, RpcRuntimes, SnapshotAcks, SnapshotFrames,
+};
 use crate::shard::{Shard, ShardState};
 use crate::store::keys::{RowKind, Rows};
 use crate::store::{Engine, EngineSettings};
@@ -140,7 +142,10 @@ async fn acknowledged(acks: &mut mpsc::Receiver<Result<pb::SnapshotAck, Status>>
 async fn a_snapshot_whose_sender_disconnects_during_installation_is_not_mixed_with_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let group = group(&dir).await;
-    let (first, second) = (frames("one", KEY_COUNT).await, frames("two", KEY_COUNT + 1).await);
+    let (first, second) = (
+        frames("one", KEY_COUNT).await,
+        frames("two", KEY_COUNT + 1).await,
+    );
 
     // The first snapshot has arrived completely, and its installation begins; then the connection
     // is lost.
@@ -167,7 +172,8 @@ async fn a_snapshot_whose_sender_disconnects_during_installation_is_not_mixed_wi
     let next = group.clone();
     let next = tokio::spawn(async move {
         let frames = unfinished(&second[1..2]);
-        next.receive_snapshot(header(&second), frames, acks().0).await
+        next.receive_snapshot(header(&second), frames, acks().0)
+            .await
     });
 
     tokio::select! {
@@ -239,7 +245,10 @@ async fn a_sender_that_lost_the_reply_gets_it_again() {
 async fn the_newest_connection_takes_over_and_discarded_chunks_are_not_resumed() {
     let dir = tempfile::tempdir().unwrap();
     let group = group(&dir).await;
-    let (first, second) = (frames("one", KEY_COUNT).await, frames("two", KEY_COUNT).await);
+    let (first, second) = (
+        frames("one", KEY_COUNT).await,
+        frames("two", KEY_COUNT).await,
+    );
     let (acks_sender, mut received_acks) = acks();
     let (old, frames) = (group.clone(), unfinished(&first[1..3]));
     let start = header(&first);

@@ -26,9 +26,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::codec;
-use super::snapshot_receiver::RESUME_TIMEOUT;
 use super::snapshot::SnapshotData;
-use super::snapshot_transfers::{TransferDirection, SnapshotTransfer, SnapshotTransfers};
+use super::snapshot_receiver::RESUME_TIMEOUT;
+use super::snapshot_transfers::{SnapshotTransfer, SnapshotTransfers, TransferDirection};
 use super::types::{NodeId, Vote};
 use crate::rpc::Peers;
 
@@ -81,7 +81,8 @@ impl<'a> SnapshotSender<'a> {
 
     /// Sends the snapshot; returns the vote of its receiver.
     async fn run(mut self) -> Result<Vote, Status> {
-        let Some(Frame::Header(head)) = self.frames.recv().await.and_then(|frame| frame.kind) else {
+        let Some(Frame::Header(head)) = self.frames.recv().await.and_then(|frame| frame.kind)
+        else {
             return Err(Status::internal("read snapshot: the state can't be read"));
         };
         loop {
@@ -93,7 +94,10 @@ impl<'a> SnapshotSender<'a> {
                 Err(status) => status,
             };
             let is_started = self.acknowledged > 0;
-            if !is_started || !is_resumable(&status) || self.last_progress.elapsed() > RESUME_TIMEOUT {
+            if !is_started
+                || !is_resumable(&status)
+                || self.last_progress.elapsed() > RESUME_TIMEOUT
+            {
                 return Err(status);
             }
             tracing::info!(
@@ -131,7 +135,8 @@ impl<'a> SnapshotSender<'a> {
             Ack::Installed(reply) => return reply_vote(reply),
             Ack::Chunks(chunks) => self.record_ack(chunks)?,
         }
-        self.transfer.start(self.acknowledged, self.acknowledged_bytes);
+        self.transfer
+            .start(self.acknowledged, self.acknowledged_bytes);
         self.send_chunks(&frames, &mut acks).await
     }
 
@@ -148,7 +153,11 @@ impl<'a> SnapshotSender<'a> {
             let all_sent = sent == self.unacknowledged.len();
             let has_more = !all_sent || (self.end_frame.is_some() && !is_end_sent);
             let can_read = all_sent && self.end_frame.is_none() && sent < MAX_UNACKED_CHUNKS;
-            let limit = if is_end_sent { INSTALL_TIMEOUT } else { ACK_TIMEOUT };
+            let limit = if is_end_sent {
+                INSTALL_TIMEOUT
+            } else {
+                ACK_TIMEOUT
+            };
             tokio::select! {
                 ack = next_ack(acks) => match ack? {
                     Ack::Installed(reply) => return reply_vote(reply),
@@ -211,7 +220,8 @@ impl<'a> SnapshotSender<'a> {
             self.acknowledged += 1;
             self.last_progress = Instant::now();
         }
-        self.transfer.advance(self.acknowledged, self.acknowledged_bytes);
+        self.transfer
+            .advance(self.acknowledged, self.acknowledged_bytes);
         Ok(())
     }
 

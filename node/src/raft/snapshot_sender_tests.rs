@@ -19,14 +19,17 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Status};
 
 use super::group::Group;
-use super::snapshot_receiver_tests::{KEY_COUNT, group, peers, count_records};
-use super::snapshot_sender::send_snapshot;
 use super::snapshot::{self, SnapshotData};
+use super::snapshot_receiver_tests::{KEY_COUNT, count_records, group, peers};
+use super::snapshot_sender::send_snapshot;
+use super::snapshot_transfers::{
+    SnapshotSettings, SnapshotTransfers, TransferDirection, TransferStatus,
+};
 use super::storage_tests::{GROUP, apply, open, put};
-use super::snapshot_transfers::{TransferDirection, SnapshotSettings, TransferStatus, SnapshotTransfers};
 use super::types::{NodeId, Vote};
 use crate::rpc::{
-    RpcServerContext, PeerIdentity, SnapshotFrames, RpcHandler, StreamDrain, Peers, RpcRuntimes, SnapshotAcks, BulkCopyStream, serve,
+    BulkCopyStream, PeerIdentity, Peers, RpcHandler, RpcRuntimes, RpcServerContext, SnapshotAcks,
+    SnapshotFrames, StreamDrain, serve,
 };
 use crate::shard::Shard;
 use crate::store::{Engine, EngineSettings};
@@ -41,7 +44,12 @@ const STATE_TIMEOUT: Duration = Duration::from_secs(20);
 struct TestHandler(Arc<Group<Shard>>);
 
 impl RpcHandler for TestHandler {
-    fn handle_call(&self, _: NodeId, _: call::Body, _: Duration) -> BoxFuture<'static, reply::Body> {
+    fn handle_call(
+        &self,
+        _: NodeId,
+        _: call::Body,
+        _: Duration,
+    ) -> BoxFuture<'static, reply::Body> {
         std::future::pending().boxed()
     }
 
@@ -74,7 +82,9 @@ impl RpcHandler for TestHandler {
         async move {
             let first = frames.next().await.transpose()?;
             let Some(Frame::Header(head)) = first.and_then(|frame| frame.kind) else {
-                return Err(Status::invalid_argument("a snapshot begins with its header"));
+                return Err(Status::invalid_argument(
+                    "a snapshot begins with its header",
+                ));
             };
             group.receive_snapshot(head, frames, acks).await
         }
@@ -132,9 +142,7 @@ async fn carry(mut client: TcpStream, to: SocketAddr, mut limits: watch::Receive
         to_target.shutdown().await.ok();
     };
     let replies = async {
-        tokio::io::copy(&mut from_target, &mut to_client)
-            .await
-            .ok();
+        tokio::io::copy(&mut from_target, &mut to_client).await.ok();
     };
     tokio::select! {
         _ = async { tokio::join!(requests, replies) } => {}
@@ -156,7 +164,9 @@ impl Source {
         Self {
             dir: tempfile::tempdir().unwrap(),
             peers,
-            transfers: SnapshotTransfers::new(GROUP, SnapshotSettings::new(100), |node| node.to_string()),
+            transfers: SnapshotTransfers::new(GROUP, SnapshotSettings::new(100), |node| {
+                node.to_string()
+            }),
         }
     }
 
@@ -215,8 +225,8 @@ async fn a_new_connection_resumes_the_snapshot_of_the_same_view() {
     let rows = snapshot::current_rows(&group.engine().state, GROUP).unwrap();
     assert_eq!(rows.generation(), first_generation.generation() + 1);
     let counts = source.transfers.counts(TransferDirection::Sent);
-    let [bytes, done, failed] =
-        [&counts.bytes, &counts.completed, &counts.failed].map(|count| count.load(Ordering::Relaxed));
+    let [bytes, done, failed] = [&counts.bytes, &counts.completed, &counts.failed]
+        .map(|count| count.load(Ordering::Relaxed));
     let status = source.status().unwrap();
     assert_eq!((bytes, done, failed), (status.bytes, 1, 0));
     assert_eq!(status.state(), "done");
@@ -252,7 +262,10 @@ async fn the_view_and_the_retained_log_are_released_with_the_sender() {
 
     let status = source.status().unwrap();
     assert_eq!(status.state(), "failed");
-    assert_eq!(status.error.as_deref(), Some("this node does not lead any more"));
+    assert_eq!(
+        status.error.as_deref(),
+        Some("this node does not lead any more")
+    );
     assert_eq!(source.transfers.retained_index(|_| None), None);
     // A reader of the view would have the database open.
     let settings = EngineSettings {

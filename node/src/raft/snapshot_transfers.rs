@@ -222,11 +222,17 @@ impl SnapshotTransfers {
                 continue;
             };
             let is_installed = matched(*node) >= entry.retained_index;
-            if is_installed || entry.status.error.is_some() || ended.elapsed() > LOG_RETENTION_TIMEOUT {
+            if is_installed
+                || entry.status.error.is_some()
+                || ended.elapsed() > LOG_RETENTION_TIMEOUT
+            {
                 entry.retained_index = None;
             }
         }
-        entries.values().filter_map(|entry| entry.retained_index).min()
+        entries
+            .values()
+            .filter_map(|entry| entry.retained_index)
+            .min()
     }
 
     /// Cancels the transfers for which the log before `index` is retained.
@@ -380,7 +386,9 @@ mod tests {
             transfers.begin(TransferDirection::Sent, 2, 100),
             transfers.begin(TransferDirection::Sent, 3, 90),
         );
-        transfers.begin(TransferDirection::Received, 4, 10).end(None);
+        transfers
+            .begin(TransferDirection::Received, 4, 10)
+            .end(None);
         assert_eq!(transfers.retained_index(|_| None), Some(90));
         second.end(None);
         assert_eq!(transfers.retained_index(|_| None), Some(90));

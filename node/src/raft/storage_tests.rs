@@ -148,8 +148,18 @@ async fn a_snapshot_installs_a_whole_state_as_a_new_generation() {
     .unwrap()
     .view();
     let bucket = b"aABCDEFGHIJKLM";
-    assert!(view.get(bucket, b"key-500", 0).unwrap().into_value().is_some());
-    assert!(view.get(bucket, b"replaced", 0).unwrap().into_value().is_none());
+    assert!(
+        view.get(bucket, b"key-500", 0)
+            .unwrap()
+            .into_value()
+            .is_some()
+    );
+    assert!(
+        view.get(bucket, b"replaced", 0)
+            .unwrap()
+            .into_value()
+            .is_none()
+    );
     assert_eq!(view.bucket(bucket).unwrap().keys, 500);
 }
 

@@ -19,7 +19,9 @@ use crate::store::{RowBatch, StoreError};
 pub type NodeId = u64;
 
 /// A replicated state machine, described by its types.
-pub trait StateMachine: Copy + fmt::Debug + Default + Eq + Ord + Send + Sync + Unpin + 'static {
+pub trait StateMachine:
+    Copy + fmt::Debug + Default + Eq + Ord + Send + Sync + Unpin + 'static
+{
     /// Command, as the log holds it.
     type Command: prost::Message + Default + 'static;
     /// Response of an applied command to its proposer.
@@ -42,7 +44,8 @@ pub trait MachineState<M: StateMachine>: Send + Sync + 'static {
     /// them yet.
     ///
     /// An error stops the node: the command is unknown to this version, or the storage failed.
-    fn apply(&mut self, command: &M::Command, batch: &mut RowBatch) -> io::Result<M::CommandResult>;
+    fn apply(&mut self, command: &M::Command, batch: &mut RowBatch)
+    -> io::Result<M::CommandResult>;
 
     /// Returns whether a command scans rows. It is applied in a batch of its own: a scan doesn't
     /// see what is only in the batch, and what it sees must not depend on how the entries happened

@@ -31,10 +31,12 @@ pub(super) fn caller_of<T>(request: &Request<T>) -> Result<PeerIdentity, Status>
 /// Refuses callers that are not nodes.
 pub(super) fn check_node(caller: &PeerIdentity) -> Result<(), Status> {
     match caller {
-        PeerIdentity::Certified(peer) if !peer.is_node() => Err(Status::permission_denied(format!(
-            "the certificate (for {}) is a router's: only nodes may do this",
-            peer.dns_names()
-        ))),
+        PeerIdentity::Certified(peer) if !peer.is_node() => {
+            Err(Status::permission_denied(format!(
+                "the certificate (for {}) is a router's: only nodes may do this",
+                peer.dns_names()
+            )))
+        }
         PeerIdentity::Certified(_) | PeerIdentity::Local => Ok(()),
     }
 }
@@ -55,7 +57,11 @@ pub fn check_address(caller: &PeerIdentity, address: &str) -> Result<(), Status>
 
 /// Refuses callers that aren't node `from`. An unknown node number is noted, so that the other
 /// nodes are asked about it.
-pub(super) fn check_node_number(caller: &PeerIdentity, from: NodeId, peers: &Peers) -> Result<(), Status> {
+pub(super) fn check_node_number(
+    caller: &PeerIdentity,
+    from: NodeId,
+    peers: &Peers,
+) -> Result<(), Status> {
     if let PeerIdentity::Local = caller {
         return Ok(());
     }
@@ -75,7 +81,9 @@ pub(super) fn check_node_number(caller: &PeerIdentity, from: NodeId, peers: &Pee
 /// them.
 pub(super) fn check_forwarder(caller: &PeerIdentity, peers: &Peers) -> Result<(), Status> {
     match caller {
-        PeerIdentity::Certified(peer) if peer.is_node() && !peers.any_host(|host| peer.names_host(host)) => {
+        PeerIdentity::Certified(peer)
+            if peer.is_node() && !peers.any_host(|host| peer.names_host(host)) =>
+        {
             Err(Status::permission_denied(format!(
                 "the certificate names {}, where no node of the cluster is",
                 peer.dns_names()
@@ -86,7 +94,11 @@ pub(super) fn check_forwarder(caller: &PeerIdentity, peers: &Peers) -> Result<()
 }
 
 /// Waits until the caller turns out not to be node `from`, and returns the refusal.
-pub(super) async fn wait_until_unauthorized(caller: PeerIdentity, from: NodeId, peers: &Peers) -> Status {
+pub(super) async fn wait_until_unauthorized(
+    caller: PeerIdentity,
+    from: NodeId,
+    peers: &Peers,
+) -> Status {
     loop {
         tokio::time::sleep(RECHECK_INTERVAL).await;
         if let Err(refused) = check_node_number(&caller, from, peers) {

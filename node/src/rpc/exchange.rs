@@ -39,7 +39,10 @@ pub(super) trait CallReader: Send {
 /// The sending half of a stream of calls.
 pub(super) trait ReplyWriter: Send {
     /// Sends a frame, or queues it.
-    fn send(&mut self, frame: pb::ReplyFrame) -> impl Future<Output = Result<(), Disconnected>> + Send;
+    fn send(
+        &mut self,
+        frame: pb::ReplyFrame,
+    ) -> impl Future<Output = Result<(), Disconnected>> + Send;
 
     /// Waits until the caller has disconnected, if that can be detected here.
     fn closed(&self) -> impl Future<Output = ()> + Send;
@@ -53,7 +56,9 @@ impl CallReader for Streaming<pb::CallFrame> {
 
 impl ReplyWriter for mpsc::Sender<Result<pb::ReplyFrame, Status>> {
     async fn send(&mut self, frame: pb::ReplyFrame) -> Result<(), Disconnected> {
-        mpsc::Sender::send(self, Ok(frame)).await.map_err(|_| Disconnected)
+        mpsc::Sender::send(self, Ok(frame))
+            .await
+            .map_err(|_| Disconnected)
     }
 
     async fn closed(&self) {

@@ -15,21 +15,24 @@
 mod authorization;
 mod exchange;
 mod peers;
-mod server;
 mod router_streams;
+mod server;
 mod topology_watch;
 
+#[cfg(test)]
+mod router_streams_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod threads_tests;
 #[cfg(test)]
 mod tls_tests;
-#[cfg(test)]
-mod router_streams_tests;
 
 pub use authorization::check_address;
-pub use cloudkv_common::rpc::{CallError, Greeting, StreamKind, RpcClientSettings, PendingReply};
-pub use cloudkv_proto::tls::{PeerIdentity, Dialer, TlsRole, Tls, TlsError, TlsFiles, host_of};
+pub use cloudkv_common::rpc::{CallError, Greeting, PendingReply, RpcClientSettings, StreamKind};
+pub use cloudkv_proto::tls::{Dialer, PeerIdentity, Tls, TlsError, TlsFiles, TlsRole, host_of};
 pub use peers::{Peers, PeersSettings, identify, join};
-pub use server::{RpcServerContext, SnapshotFrames, RpcHandler, StreamDrain, RpcRuntimes, SnapshotAcks, BulkCopyStream, serve};
+pub use server::{
+    BulkCopyStream, RpcHandler, RpcRuntimes, RpcServerContext, SnapshotAcks, SnapshotFrames,
+    StreamDrain, serve,
+};

@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use cloudkv_common::rpc::{
-    CallError, Greeting, StreamKind, RpcClient, RpcClientSettings, PendingReply, CallQueueBudget, with_keep_alive, without_keep_alive,
+    CallError, CallQueueBudget, Greeting, PendingReply, RpcClient, RpcClientSettings, StreamKind,
+    with_keep_alive, without_keep_alive,
 };
 use cloudkv_common::server::current_worker;
 use cloudkv_proto::tls::{Dialer, host_of};
@@ -172,7 +173,8 @@ impl Peers {
     pub fn same_region(&self) -> Vec<NodeId> {
         let peers = self.peers_by_number.read();
         let same_region = peers.iter();
-        let same_region = same_region.filter(|(_, peer)| peer.is_same_region.load(Ordering::Acquire));
+        let same_region =
+            same_region.filter(|(_, peer)| peer.is_same_region.load(Ordering::Acquire));
         same_region.map(|(node, _)| *node).collect()
     }
 
@@ -210,7 +212,8 @@ impl Peers {
         let (dialer, mut settings) = (self.settings.dialer.clone(), self.settings.client);
         if kind == StreamKind::Forwarded {
             // The limit of calls is shared by the clients of all threads.
-            settings.max_calls = (settings.max_calls / self.settings.runtimes.workers.len().max(1)).max(1);
+            settings.max_calls =
+                (settings.max_calls / self.settings.runtimes.workers.len().max(1)).max(1);
         }
         let greeting = self.greeting(node);
         RpcClient::start(runtime, dialer, greeting, kind, address, settings, budget)
@@ -234,7 +237,9 @@ impl Peers {
         let client = match kind {
             StreamKind::Raft => &peer.raft,
             // Only routers call on the streams for users' requests.
-            StreamKind::Forwarded | StreamKind::Users => peer.keys_client().ok_or(CallError::Unsent)?,
+            StreamKind::Forwarded | StreamKind::Users => {
+                peer.keys_client().ok_or(CallError::Unsent)?
+            }
             StreamKind::Geo => peer.geo.get_or_init(|| {
                 let address = peer.address.subscribe();
                 let rest = &self.settings.runtimes.general;
@@ -256,7 +261,11 @@ impl Peers {
     }
 
     /// Watches whether there is a connection to a node.
-    pub fn watch_connection(&self, node: NodeId, kind: StreamKind) -> Option<watch::Receiver<bool>> {
+    pub fn watch_connection(
+        &self,
+        node: NodeId,
+        kind: StreamKind,
+    ) -> Option<watch::Receiver<bool>> {
         let peers = self.peers_by_number.read();
         let peer = peers.get(&node)?;
         Some(match kind {

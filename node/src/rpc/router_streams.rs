@@ -7,7 +7,7 @@ use std::time::Duration;
 use cloudkv_common::rpc::frames::{FrameReader, FrameWriter, split};
 use cloudkv_common::rpc::headers::TABLE_VERSION;
 use cloudkv_common::rpc::{StreamKind, check_user_greeting};
-use cloudkv_proto::tls::{PeerIdentity, Connections, PeerStream};
+use cloudkv_proto::tls::{Connections, PeerIdentity, PeerStream};
 use cloudkv_proto::v1 as pb;
 use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -46,7 +46,10 @@ pub(super) async fn serve_routers(
 ) {
     while let Some(Some(Ok(stream))) = stop.run_until_cancelled(connections.next()).await {
         let Ok(permit) = permits.clone().try_acquire_owned() else {
-            tracing::warn!(limit = MAX_ROUTER_CONNECTIONS, "router connection refused: too many connections");
+            tracing::warn!(
+                limit = MAX_ROUTER_CONNECTIONS,
+                "router connection refused: too many connections"
+            );
             continue;
         };
         let served = serve_router(stream, context.clone(), permit);
@@ -55,11 +58,18 @@ pub(super) async fn serve_routers(
     }
 }
 
-async fn serve_router(stream: PeerStream, context: RpcServerContext, _permit: OwnedSemaphorePermit) {
+async fn serve_router(
+    stream: PeerStream,
+    context: RpcServerContext,
+    _permit: OwnedSemaphorePermit,
+) {
     let caller = stream.connect_info();
     let (calls, replies) = split(stream);
-    let greeting =
-        tokio::time::timeout(GREETING_TIMEOUT, accept_greeting(calls, replies, (&context, &caller))).await;
+    let greeting = tokio::time::timeout(
+        GREETING_TIMEOUT,
+        accept_greeting(calls, replies, (&context, &caller)),
+    )
+    .await;
     let (calls, replies, _drain_token) = match greeting {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => return tracing::debug!(%error, "router refused"),

@@ -14,8 +14,10 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tonic::Code;
 
-use super::tests::{DELAYED_BODY, OTHER, STATE_TIMEOUT, barrier_call, wait_connected, create_peers, start_server};
-use super::{CallError, Dialer, Greeting, StreamKind, RpcClientSettings};
+use super::tests::{
+    DELAYED_BODY, OTHER, STATE_TIMEOUT, barrier_call, create_peers, start_server, wait_connected,
+};
+use super::{CallError, Dialer, Greeting, RpcClientSettings, StreamKind};
 use cloudkv_common::rpc::CallQueueBudget;
 
 /// A router's client of the node at an address that may change.
@@ -47,17 +49,17 @@ pub(super) fn start_router(dialer: Dialer, address: &str) -> TestRouter {
         bounds,
         budget,
     );
-    TestRouter {
-        client,
-        address,
-    }
+    TestRouter { client, address }
 }
 
 impl TestRouter {
     pub(super) async fn wait_connected(&self, up: bool) {
         let mut state = self.client.connected();
         let wait = state.wait_for(|connected| *connected == up);
-        tokio::time::timeout(STATE_TIMEOUT, wait).await.unwrap().unwrap();
+        tokio::time::timeout(STATE_TIMEOUT, wait)
+            .await
+            .unwrap()
+            .unwrap();
     }
 
     pub(super) async fn call(&self, body: call::Body) -> Result<reply::Body, CallError> {
@@ -87,7 +89,15 @@ async fn requests_of_all_sizes_get_their_own_replies() {
     let body = |size: usize| Bytes::from(vec![u8::try_from(size % 251).unwrap(); size]);
     let sizes = (0..300).chain([20_000, 300_000, 500_000, 1]);
     let calls: Vec<_> = sizes
-        .map(|size| (size, router.client.call(user_call(body(size)), STATE_TIMEOUT).unwrap()))
+        .map(|size| {
+            (
+                size,
+                router
+                    .client
+                    .call(user_call(body(size)), STATE_TIMEOUT)
+                    .unwrap(),
+            )
+        })
         .collect();
     for (size, call) in calls {
         assert_eq!(reply_body(call.wait().await), body(size));
@@ -108,7 +118,14 @@ async fn users_requests_are_accepted_on_their_own_streams_only() {
     let peers = create_peers(10, 1 << 20);
     peers.set_address(OTHER, &server.address);
     wait_connected(&peers, true).await;
-    let refused = peers.call(OTHER, StreamKind::Forwarded, user_call("hello"), STATE_TIMEOUT).await;
+    let refused = peers
+        .call(
+            OTHER,
+            StreamKind::Forwarded,
+            user_call("hello"),
+            STATE_TIMEOUT,
+        )
+        .await;
     assert!(
         matches!(refused, Ok(reply::Body::Refused(_))),
         "{refused:?}"
@@ -120,7 +137,10 @@ async fn a_draining_node_answers_the_requests_that_routers_sent() {
     let server = start_server("127.0.0.1:0", "a").await;
     let router = start_router(Dialer::default(), &server.address);
     router.wait_connected(true).await;
-    let pending = router.client.call(user_call(DELAYED_BODY), STATE_TIMEOUT).unwrap();
+    let pending = router
+        .client
+        .call(user_call(DELAYED_BODY), STATE_TIMEOUT)
+        .unwrap();
     // Its reply shows that the call before it was sent.
     assert_eq!(reply_body(router.call(user_call("hello")).await), "hello");
     let drain = server.drain.clone();
@@ -131,7 +151,10 @@ async fn a_draining_node_answers_the_requests_that_routers_sent() {
     assert!(!drained.is_finished());
     server.gate.notify_one();
     assert_eq!(reply_body(pending.wait().await), DELAYED_BODY);
-    tokio::time::timeout(STATE_TIMEOUT, drained).await.unwrap().unwrap();
+    tokio::time::timeout(STATE_TIMEOUT, drained)
+        .await
+        .unwrap()
+        .unwrap();
     let refused = read_welcome(&server.address, "a", OTHER).await;
     assert_eq!(
         refused.code,
@@ -161,7 +184,11 @@ async fn read_welcome(address: &str, cluster: &str, to: u64) -> pb::UserWelcome 
 
 /// Opens a connection without a certificate to the node at `address`, and greets node `to` as a
 /// router of `cluster`.
-pub(super) async fn send_greeting(address: &str, cluster: &str, to: u64) -> (FrameReader, FrameWriter) {
+pub(super) async fn send_greeting(
+    address: &str,
+    cluster: &str,
+    to: u64,
+) -> (FrameReader, FrameWriter) {
     let greeting = user_greeting(cluster, to);
     send_greeting_with(&Dialer::default(), address, &greeting).await
 }
@@ -216,11 +243,16 @@ async fn routers_and_nodes_with_other_header_versions_refuse_each_other() {
             headers,
             ..Default::default()
         };
-        let (mut calls, _replies) = accept_router_with(&mut accepted.users[0], &other_version).await;
+        let (mut calls, _replies) =
+            accept_router_with(&mut accepted.users[0], &other_version).await;
         assert_eq!(calls.next::<pb::CallFrame>().await.unwrap(), None);
-        assert_eq!(router.call(user_call("hello")).await, Err(CallError::Unsent));
+        assert_eq!(
+            router.call(user_call("hello")).await,
+            Err(CallError::Unsent)
+        );
         // The node was upgraded.
-        let upgraded = tokio::time::timeout(3 * STATE_TIMEOUT, accept_router(&mut accepted.users[0]));
+        let upgraded =
+            tokio::time::timeout(3 * STATE_TIMEOUT, accept_router(&mut accepted.users[0]));
         let _halves = upgraded.await.unwrap();
         router.wait_connected(true).await;
     }
@@ -237,7 +269,10 @@ async fn a_connected_client_follows_each_change_of_its_nodes_address() {
         router.address.send_replace(other_address);
         let (mut calls, _replies) = accept_router(&mut accepted.users[0]).await;
         router.wait_connected(true).await;
-        let pending = router.client.call(user_call("there"), STATE_TIMEOUT).unwrap();
+        let pending = router
+            .client
+            .call(user_call("there"), STATE_TIMEOUT)
+            .unwrap();
         let frame = calls.next::<pb::CallFrame>().await.unwrap().unwrap();
         assert_eq!(frame.calls.len(), 1);
         router.address.send_replace(server.address.clone());
@@ -293,7 +328,10 @@ async fn a_silent_node_is_disconnected() {
     let router = start_router(Dialer::default(), &address);
     let (mut calls, _replies) = accept_router(&mut accepted.users[0]).await;
     router.wait_connected(true).await;
-    let pending = router.client.call(user_call("hello"), STATE_TIMEOUT).unwrap();
+    let pending = router
+        .client
+        .call(user_call("hello"), STATE_TIMEOUT)
+        .unwrap();
     let frame = calls.next::<pb::CallFrame>().await.unwrap().unwrap();
     assert_eq!(frame.calls.len(), 1);
     // The router asks for a sign of life before it disconnects.
@@ -315,7 +353,8 @@ async fn a_node_that_is_silent_after_starting_to_drain_is_disconnected() {
     };
     replies.send(&leaving).await.unwrap();
     router.wait_connected(false).await;
-    let reconnected = tokio::time::timeout(3 * STATE_TIMEOUT, accept_router(&mut accepted.users[0]));
+    let reconnected =
+        tokio::time::timeout(3 * STATE_TIMEOUT, accept_router(&mut accepted.users[0]));
     let _halves = reconnected.await.unwrap();
     router.wait_connected(true).await;
 }
@@ -332,7 +371,11 @@ async fn idle_streams_and_streams_with_only_replies_stay_open() {
     // Longer than either end waits for a sign of life.
     let (reply_count, interval) = (30, Duration::from_millis(300));
     let pending: Vec<_> = (0..reply_count)
-        .map(|_| slow.client.call(user_call(DELAYED_BODY), 3 * STATE_TIMEOUT).unwrap())
+        .map(|_| {
+            slow.client
+                .call(user_call(DELAYED_BODY), 3 * STATE_TIMEOUT)
+                .unwrap()
+        })
         .collect();
     let reply = async {
         for _ in 0..reply_count {
@@ -347,7 +390,10 @@ async fn idle_streams_and_streams_with_only_replies_stay_open() {
     };
     tokio::join!(reply, receive);
     for (router, state) in [&idle, &slow].into_iter().zip(states) {
-        assert!(!state.has_changed().unwrap(), "it was disconnected in between");
+        assert!(
+            !state.has_changed().unwrap(),
+            "it was disconnected in between"
+        );
         assert_eq!(reply_body(router.call(user_call("hello")).await), "hello");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloudkv_common::rpc::{Greeting, StreamKind};
-use cloudkv_proto::tls::{PeerIdentity, Connections, Tls, accept};
+use cloudkv_proto::tls::{Connections, PeerIdentity, Tls, accept};
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_server::{Node, NodeServer};
 use futures_util::future::{BoxFuture, join_all, select_all};
@@ -21,7 +21,9 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::authorization::{caller_of, check_address, check_node, check_node_number, wait_until_unauthorized};
+use super::authorization::{
+    caller_of, check_address, check_node, check_node_number, wait_until_unauthorized,
+};
 use super::exchange::exchange;
 use super::peers::Peers;
 use super::router_streams::{router_connection_permits, serve_routers};
@@ -74,7 +76,11 @@ pub trait RpcHandler: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<pb::JoinResponse, Status>>;
 
     /// Handles a user's request that a router forwarded; `number` is unique within its stream.
-    fn handle_user_request(&self, request: pb::UserRequest, number: u64) -> BoxFuture<'static, pb::UserReply>;
+    fn handle_user_request(
+        &self,
+        request: pb::UserRequest,
+        number: u64,
+    ) -> BoxFuture<'static, pb::UserReply>;
 
     /// Returns whether a node was removed from the cluster, as far as this node knows.
     fn is_removed(&self, _node: NodeId) -> bool {
@@ -258,7 +264,10 @@ impl NodeService {
 
 impl RpcServerContext {
     /// Authenticates the caller, and returns the node, the stream kind and the certificate.
-    fn authenticate<T>(&self, request: &Request<T>) -> Result<(NodeId, StreamKind, PeerIdentity), Status> {
+    fn authenticate<T>(
+        &self,
+        request: &Request<T>,
+    ) -> Result<(NodeId, StreamKind, PeerIdentity), Status> {
         let identity = &self.identity;
         let (from, kind) =
             Greeting::from_metadata(request.metadata(), &identity.cluster_id, identity.node_id)?;
@@ -357,7 +366,11 @@ impl Node for NodeService {
         let with_nodes = query.nodes && check_node(&caller_of(&request)?).is_ok();
         Ok(Response::new(pb::IdentifyResponse {
             removed: handler.is_removed(query.node_id),
-            nodes: if with_nodes { handler.nodes() } else { Vec::new() },
+            nodes: if with_nodes {
+                handler.nodes()
+            } else {
+                Vec::new()
+            },
             ..self.context.identity.clone()
         }))
     }

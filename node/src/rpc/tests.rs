@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
-    RpcServerContext, CallError, PeerIdentity, Dialer, SnapshotFrames, RpcHandler, StreamKind, StreamDrain, RpcClientSettings, Peers,
-    PeersSettings, RpcRuntimes, SnapshotAcks, Tls, BulkCopyStream, serve,
+    BulkCopyStream, CallError, Dialer, PeerIdentity, Peers, PeersSettings, RpcClientSettings,
+    RpcHandler, RpcRuntimes, RpcServerContext, SnapshotAcks, SnapshotFrames, StreamDrain,
+    StreamKind, Tls, serve,
 };
 use crate::raft::NodeId;
 
@@ -69,7 +70,11 @@ impl RpcHandler for CountingHandler {
         std::future::ready(Err(Status::unavailable("not here"))).boxed()
     }
 
-    fn handle_user_request(&self, request: pb::UserRequest, _: u64) -> BoxFuture<'static, pb::UserReply> {
+    fn handle_user_request(
+        &self,
+        request: pb::UserRequest,
+        _: u64,
+    ) -> BoxFuture<'static, pb::UserReply> {
         let (status, body) = (200, request.body);
         let gate = self.1.clone();
         async move {
@@ -166,7 +171,12 @@ pub(super) fn create_peers(calls: usize, queue_bytes: usize) -> Arc<Peers> {
     create_peers_of(ME, Dialer::default(), calls, queue_bytes)
 }
 
-pub(super) fn create_peers_of(me: NodeId, dialer: Dialer, calls: usize, queue_bytes: usize) -> Arc<Peers> {
+pub(super) fn create_peers_of(
+    me: NodeId,
+    dialer: Dialer,
+    calls: usize,
+    queue_bytes: usize,
+) -> Arc<Peers> {
     let runtimes = RpcRuntimes::all_on(&Handle::current());
     create_peers_on(runtimes, me, dialer, (calls, queue_bytes))
 }
@@ -191,9 +201,14 @@ pub(super) fn create_peers_on(
 }
 
 pub(super) async fn wait_connected(peers: &Peers, up: bool) {
-    let mut state = peers.watch_connection(OTHER, StreamKind::Forwarded).unwrap();
+    let mut state = peers
+        .watch_connection(OTHER, StreamKind::Forwarded)
+        .unwrap();
     let wait = state.wait_for(|connected| *connected == up);
-    tokio::time::timeout(STATE_TIMEOUT, wait).await.unwrap().unwrap();
+    tokio::time::timeout(STATE_TIMEOUT, wait)
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 pub(super) fn barrier_call() -> call::Body {
@@ -214,14 +229,20 @@ async fn calls_arrive_in_order_and_get_their_own_replies() {
     peers.set_address(OTHER, &server.address);
     wait_connected(&peers, true).await;
     let calls: Vec<_> = (0..2000)
-        .map(|_| peers.start_call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT).unwrap())
+        .map(|_| {
+            peers
+                .start_call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT)
+                .unwrap()
+        })
         .collect();
     for (expected, call) in calls.into_iter().enumerate() {
         assert_eq!(index_of(call.wait().await.unwrap()), expected as u64);
     }
     let delayed = (0..500).map(|index| {
         let body = call::Body::AwaitApplied(pb::AwaitApplied { group: 0, index });
-        peers.start_call(OTHER, StreamKind::Forwarded, body, STATE_TIMEOUT).unwrap()
+        peers
+            .start_call(OTHER, StreamKind::Forwarded, body, STATE_TIMEOUT)
+            .unwrap()
     });
     for (expected, call) in delayed.collect::<Vec<_>>().into_iter().enumerate() {
         assert_eq!(index_of(call.wait().await.unwrap()), expected as u64);
@@ -232,7 +253,9 @@ async fn calls_arrive_in_order_and_get_their_own_replies() {
 async fn failed_calls_are_unsent_or_lost() {
     let peers = create_peers(10, 1 << 20);
     assert_eq!(
-        peers.call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT).await,
+        peers
+            .call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT)
+            .await,
         Err(CallError::Unsent)
     );
     let server = start_server("127.0.0.1:0", "a").await;
@@ -244,7 +267,9 @@ async fn failed_calls_are_unsent_or_lost() {
         .call(OTHER, StreamKind::Forwarded, ping.clone(), short_timeout)
         .await;
     assert_eq!(unanswered, Err(CallError::Lost));
-    let pending = peers.start_call(OTHER, StreamKind::Forwarded, ping, STATE_TIMEOUT).unwrap();
+    let pending = peers
+        .start_call(OTHER, StreamKind::Forwarded, ping, STATE_TIMEOUT)
+        .unwrap();
     // Its reply shows that the call before it was sent.
     peers
         .call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT)
@@ -253,7 +278,9 @@ async fn failed_calls_are_unsent_or_lost() {
     drop(server);
     assert_eq!(pending.wait().await, Err(CallError::Lost));
     wait_connected(&peers, false).await;
-    let refused = peers.call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT).await;
+    let refused = peers
+        .call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT)
+        .await;
     assert_eq!(refused, Err(CallError::Unsent));
 }
 
@@ -267,24 +294,35 @@ async fn a_draining_node_answers_sent_calls_and_gets_no_more() {
         group: 0,
         index: u64::MAX,
     });
-    let pending = peers.start_call(OTHER, StreamKind::Forwarded, delayed, STATE_TIMEOUT).unwrap();
+    let pending = peers
+        .start_call(OTHER, StreamKind::Forwarded, delayed, STATE_TIMEOUT)
+        .unwrap();
     // Its reply shows that the call before it was sent.
-    let sent = peers.call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT).await;
+    let sent = peers
+        .call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT)
+        .await;
     sent.unwrap();
     let drain = server.drain.clone();
     let drained = tokio::spawn(async move { drain.drain().await });
     wait_connected(&peers, false).await;
-    let refused = peers.call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT).await;
+    let refused = peers
+        .call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT)
+        .await;
     assert_eq!(refused, Err(CallError::Unsent));
     // Raft's stream stays meanwhile.
     let mut raft_state = peers.watch_connection(OTHER, StreamKind::Raft).unwrap();
     raft_state.wait_for(|up| *up).await.unwrap();
-    let raft = peers.call(OTHER, StreamKind::Raft, barrier_call(), STATE_TIMEOUT).await;
+    let raft = peers
+        .call(OTHER, StreamKind::Raft, barrier_call(), STATE_TIMEOUT)
+        .await;
     raft.unwrap();
     assert!(!drained.is_finished());
     server.gate.notify_one();
     assert_eq!(index_of(pending.wait().await.unwrap()), u64::MAX);
-    tokio::time::timeout(STATE_TIMEOUT, drained).await.unwrap().unwrap();
+    tokio::time::timeout(STATE_TIMEOUT, drained)
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
@@ -303,7 +341,9 @@ async fn a_restarted_node_is_reconnected_also_at_another_address() {
         .await
         .unwrap();
     peers.remove(OTHER);
-    let removed = peers.call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT).await;
+    let removed = peers
+        .call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT)
+        .await;
     assert_eq!(removed, Err(CallError::Unsent));
 }
 

@@ -7,8 +7,11 @@ use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::{call, reply};
 use tokio::runtime::Handle;
 
-use super::tests::{ME, OTHER, STATE_TIMEOUT, TestServer, barrier_call, wait_connected, create_peers, create_peers_on, start_server_on};
-use super::{CallError, Dialer, StreamKind, Peers, RpcRuntimes};
+use super::tests::{
+    ME, OTHER, STATE_TIMEOUT, TestServer, barrier_call, create_peers, create_peers_on,
+    start_server_on, wait_connected,
+};
+use super::{CallError, Dialer, Peers, RpcRuntimes, StreamKind};
 
 const THREAD_COUNT: usize = 3;
 
@@ -51,9 +54,13 @@ async fn each_thread_has_its_own_stream_and_all_are_drained_together() {
                 group: 0,
                 index: u64::MAX,
             });
-            let delayed = peers.start_call(OTHER, StreamKind::Forwarded, delayed, STATE_TIMEOUT).unwrap();
+            let delayed = peers
+                .start_call(OTHER, StreamKind::Forwarded, delayed, STATE_TIMEOUT)
+                .unwrap();
             // Its reply shows that the call before it has started.
-            let sent = peers.call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT).await;
+            let sent = peers
+                .call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT)
+                .await;
             sent.unwrap();
             delayed
         };
@@ -65,7 +72,9 @@ async fn each_thread_has_its_own_stream_and_all_are_drained_together() {
         let peers = peers.clone();
         let refused = async move {
             wait_connected(&peers, false).await;
-            peers.call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT).await
+            peers
+                .call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT)
+                .await
         };
         let refused = worker.spawn(refused).await.unwrap();
         assert_eq!(refused, Err(CallError::Unsent));
@@ -76,7 +85,10 @@ async fn each_thread_has_its_own_stream_and_all_are_drained_together() {
         let reply = call.wait().await.unwrap();
         assert!(matches!(reply, reply::Body::Position(at) if at.index == u64::MAX));
     }
-    tokio::time::timeout(STATE_TIMEOUT, drained).await.unwrap().unwrap();
+    tokio::time::timeout(STATE_TIMEOUT, drained)
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
@@ -98,7 +110,11 @@ async fn queued_calls_to_a_node_are_bounded_over_all_threads() {
                 bucket: vec![0; 1000].into(),
             })
         };
-        let start = move |peers: &Peers| peers.start_call(OTHER, StreamKind::Forwarded, large(), STATE_TIMEOUT).err();
+        let start = move |peers: &Peers| {
+            peers
+                .start_call(OTHER, StreamKind::Forwarded, large(), STATE_TIMEOUT)
+                .err()
+        };
         while start(&peers).is_none() {}
         let (sender, receiver) = mpsc::channel();
         second.spawn(async move { sender.send(start(&peers)) });

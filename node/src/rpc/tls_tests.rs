@@ -11,11 +11,16 @@ use futures_util::stream;
 use tempfile::TempDir;
 use tonic::{Code, Request, Status};
 
-use super::tests::{ME, OTHER, STATE_TIMEOUT, TestServer, barrier_call, wait_connected, create_peers_of, start_server_with};
-use super::router_streams_tests::{reply_body, send_greeting, send_greeting_with, user_greeting, start_router, user_call};
-use super::{Dialer, Greeting, TlsRole, StreamKind, Peers, Tls, TlsFiles, identify, join};
+use super::router_streams_tests::{
+    reply_body, send_greeting, send_greeting_with, start_router, user_call, user_greeting,
+};
+use super::tests::{
+    ME, OTHER, STATE_TIMEOUT, TestServer, barrier_call, create_peers_of, start_server_with,
+    wait_connected,
+};
+use super::{Dialer, Greeting, Peers, StreamKind, Tls, TlsFiles, TlsRole, identify, join};
 use crate::certs::run;
-use crate::config::{CertsArgs, CertsCommand, CertificateValidity};
+use crate::config::{CertificateValidity, CertsArgs, CertsCommand};
 
 /// Hosts of the nodes: each has its own.
 const OWN_HOST: &str = "127.0.0.1";
@@ -33,7 +38,11 @@ impl TestCa {
 
     fn run(&self, order: CertsCommand) {
         let dir = self.0.path().to_owned();
-        run(&CertsArgs { dir, command: order }).unwrap();
+        run(&CertsArgs {
+            dir,
+            command: order,
+        })
+        .unwrap();
     }
 
     fn files(&self, name: &str) -> TlsFiles {
@@ -111,7 +120,9 @@ async fn nodes_call_each_other_with_certificates() {
     let peers = create_peers_of(ME, dialer(&ca.node(OWN_HOST)), 10, 1 << 20);
     peers.set_address(OTHER, &server.address);
     wait_connected(&peers, true).await;
-    let reply = peers.call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT).await;
+    let reply = peers
+        .call(OTHER, StreamKind::Forwarded, barrier_call(), STATE_TIMEOUT)
+        .await;
     reply.unwrap();
 }
 
@@ -119,8 +130,12 @@ async fn nodes_call_each_other_with_certificates() {
 async fn a_node_cannot_act_as_another() {
     let ca = TestCa::new();
     let (server, _) = start_other_node(&ca).await;
-    open_raft_stream(&ca.node(OWN_HOST), &server, ME).await.unwrap();
-    let refused = open_raft_stream(&ca.node("127.0.0.3"), &server, ME).await.unwrap_err();
+    open_raft_stream(&ca.node(OWN_HOST), &server, ME)
+        .await
+        .unwrap();
+    let refused = open_raft_stream(&ca.node("127.0.0.3"), &server, ME)
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.message().contains(OWN_HOST), "{refused}");
     // It can't be dialled in place of another, either.
@@ -144,15 +159,23 @@ async fn callers_with_an_unknown_node_number_are_refused_as_unavailable() {
             let refused = open_stream(&unknown, &server, (UNKNOWN, kind)).await;
             assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
         }
-        assert!(peers.take_unknown_caller(), "other nodes are asked about it");
-        let channel = unknown.channel(&server.address, |endpoint| endpoint).await.unwrap();
+        assert!(
+            peers.take_unknown_caller(),
+            "other nodes are asked about it"
+        );
+        let channel = unknown
+            .channel(&server.address, |endpoint| endpoint)
+            .await
+            .unwrap();
         let mut snapshot = Request::new(stream::empty());
         let greeting = Greeting {
             cluster_id: "a".to_owned(),
             from: UNKNOWN,
             to: OTHER,
         };
-        greeting.write_metadata(StreamKind::Raft, snapshot.metadata_mut()).unwrap();
+        greeting
+            .write_metadata(StreamKind::Raft, snapshot.metadata_mut())
+            .unwrap();
         let refused = NodeClient::new(channel).install_snapshot(snapshot).await;
         assert_eq!(refused.unwrap_err().code(), Code::Unavailable);
     }
@@ -178,7 +201,9 @@ async fn a_node_is_accepted_once_it_is_known_until_it_is_removed() {
     wait_connected(&caller, false).await;
     // The number of another node doesn't help it, either.
     peers.set_address(ME, "127.0.0.3:1");
-    let refused = open_raft_stream(&ca.node(OWN_HOST), &server, ME).await.unwrap_err();
+    let refused = open_raft_stream(&ca.node(OWN_HOST), &server, ME)
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
 }
 
@@ -194,7 +219,10 @@ async fn users_requests_are_refused_from_nodes_that_are_no_members() {
     let forwarder = start_router(unknown, &server.address);
     peers.set_address(5, "127.0.0.3:1");
     forwarder.wait_connected(true).await;
-    assert_eq!(reply_body(forwarder.call(user_call("hello")).await), "hello");
+    assert_eq!(
+        reply_body(forwarder.call(user_call("hello")).await),
+        "hello"
+    );
 }
 
 #[tokio::test]
@@ -204,7 +232,9 @@ async fn a_connection_for_raft_accepts_nothing_else() {
     let for_raft = dialer(&ca.node(OWN_HOST)).for_raft();
     let refused = identify(&for_raft, &server.address, 0).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    open_stream(&for_raft, &server, (ME, StreamKind::Raft)).await.unwrap();
+    open_stream(&for_raft, &server, (ME, StreamKind::Raft))
+        .await
+        .unwrap();
     let refused = open_stream(&for_raft, &server, (ME, StreamKind::Forwarded)).await;
     assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
 }
@@ -228,7 +258,9 @@ async fn a_router_may_identify_a_node_and_nothing_else() {
         .unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     for number in [ME, 5] {
-        let refused = open_raft_stream(&router, &server, number).await.unwrap_err();
+        let refused = open_raft_stream(&router, &server, number)
+            .await
+            .unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied);
     }
     let channel = dialer(&router)
@@ -241,7 +273,9 @@ async fn a_router_may_identify_a_node_and_nothing_else() {
         from: ME,
         to: OTHER,
     };
-    greeting.write_metadata(StreamKind::Raft, snapshot.metadata_mut()).unwrap();
+    greeting
+        .write_metadata(StreamKind::Raft, snapshot.metadata_mut())
+        .unwrap();
     let refused = NodeClient::new(channel).install_snapshot(snapshot).await;
     assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
 }
@@ -306,7 +340,9 @@ async fn a_message_that_is_too_large_ends_its_stream_only() {
         from: ME,
         to: OTHER,
     };
-    greeting.write_metadata(StreamKind::Forwarded, request.metadata_mut()).unwrap();
+    greeting
+        .write_metadata(StreamKind::Forwarded, request.metadata_mut())
+        .unwrap();
     let replies = NodeClient::new(channel).exchange(request).await.unwrap();
     let end = tokio::time::timeout(STATE_TIMEOUT, replies.into_inner().message()).await;
     assert!(!matches!(end.expect("end of the stream"), Ok(Some(_))));

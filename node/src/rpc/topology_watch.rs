@@ -32,9 +32,9 @@ pub(super) async fn watch_topology(
             () = updates.closed() => return,
         }
         let current = handler.topology();
-        let is_known = last_sent
-            .as_ref()
-            .is_some_and(|(at, last)| at.elapsed() < HEARTBEAT_INTERVAL && is_unchanged(last, &current));
+        let is_known = last_sent.as_ref().is_some_and(|(at, last)| {
+            at.elapsed() < HEARTBEAT_INTERVAL && is_unchanged(last, &current)
+        });
         if is_known {
             continue;
         }

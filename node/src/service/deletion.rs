@@ -87,7 +87,10 @@ impl Directory {
     pub async fn sweep_deleted_buckets(self, stop: CancellationToken) {
         stop.run_until_cancelled(async {
             loop {
-                let buckets = self.inner.catalog.buckets_to_drop(self.inner.settings.region);
+                let buckets = self
+                    .inner
+                    .catalog
+                    .buckets_to_drop(self.inner.settings.region);
                 let first_shard = self.inner.shards.local(0);
                 let is_leader = first_shard.is_some_and(|shard| shard.is_serving());
                 if !buckets.is_empty()
@@ -100,7 +103,8 @@ impl Directory {
                         "dropping rows of deleted buckets failed, retrying"
                     );
                 }
-                let _ = tokio::time::timeout(SWEEP_INTERVAL, self.inner.bucket_deleted.notified()).await;
+                let _ = tokio::time::timeout(SWEEP_INTERVAL, self.inner.bucket_deleted.notified())
+                    .await;
             }
         })
         .await;

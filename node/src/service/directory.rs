@@ -8,12 +8,12 @@ use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 use futures_util::stream::{self, StreamExt};
 use sha2::{Digest, Sha256};
 
-use super::negative_cache::NegativeCache;
 use super::errors::{DirectoryError, KeyError, Unavailable};
 use super::metadata::MetadataClient;
+use super::negative_cache::NegativeCache;
 use super::reads::HasLarger;
 use super::reports::UnresponsiveRegions;
-use super::session::{SessionToken, SessionError};
+use super::session::{SessionError, SessionToken};
 use super::shards::Shards;
 use crate::clock::Clock;
 use crate::meta::{Bucket, Catalog, CommandRefusal, Topology, access_to_pb, plan_to_pb};
@@ -103,7 +103,10 @@ impl Directory {
 
     /// Parses a session token. If it names a region that this node doesn't know, the metadata's
     /// leader is asked first.
-    pub async fn parse_session(&self, token: &str) -> Result<Result<SessionToken, SessionError>, Unavailable> {
+    pub async fn parse_session(
+        &self,
+        token: &str,
+    ) -> Result<Result<SessionToken, SessionError>, Unavailable> {
         let topology = self.inner.catalog.topology();
         match SessionToken::parse(token, &topology) {
             Err(SessionError::UnknownRegion) => {}
@@ -177,7 +180,9 @@ impl Directory {
                 Some(_) => None,
                 None => Some(generate_api_key()?),
             };
-            let account = request.account.or_else(|| new_key.as_ref().map(hash_api_key));
+            let account = request
+                .account
+                .or_else(|| new_key.as_ref().map(hash_api_key));
             let Some(account) = account else {
                 return Err(DirectoryError::UnknownAccount);
             };

@@ -11,9 +11,9 @@ use cloudkv_proto::v1::{call, refused::Reason, reply};
 
 use super::Service;
 use super::errors::KeyError;
-use super::operation::{ShardError, Operation, encode_refusal};
-use super::reads::{GetBucketState, GetKey, SessionGet, ListKeys, HasLarger};
+use super::operation::{Operation, ShardError, encode_refusal};
 use super::quota::RequestQuotaLease;
+use super::reads::{GetBucketState, GetKey, HasLarger, ListKeys, SessionGet};
 use super::shards::Shards;
 use super::writes::{ProposeCommand, WriteKey, WriteResult};
 use crate::meta::Bucket;
@@ -22,7 +22,12 @@ use crate::types::{BucketId, ListQuery};
 
 impl Service {
     /// Handles a call of node `from`, which waits for `timeout` at most.
-    pub async fn handle_call(&self, from: NodeId, body: call::Body, timeout: Duration) -> reply::Body {
+    pub async fn handle_call(
+        &self,
+        from: NodeId,
+        body: call::Body,
+        timeout: Duration,
+    ) -> reply::Body {
         match body {
             call::Body::Get(get) => {
                 let (bucket, key) = (&get.bucket[..], &get.key[..]);
@@ -38,7 +43,8 @@ impl Service {
             call::Body::Page(page) => self.handle_page(page).await,
             call::Body::Bucket(query) => {
                 let (bucket, exact) = (&query.bucket[..], query.expire_first);
-                self.execute_locally(query.shard, &GetBucketState { bucket, exact }).await
+                self.execute_locally(query.shard, &GetBucketState { bucket, exact })
+                    .await
             }
             call::Body::Larger(query) => {
                 let larger = HasLarger {
@@ -48,14 +54,21 @@ impl Service {
                 };
                 self.execute_locally(query.shard, &larger).await
             }
-            call::Body::Command(command) => match command.command.and_then(|command| command.kind) {
-                Some(kind) => self.execute_locally(command.shard, &ProposeCommand(kind)).await,
-                None => unknown_call(),
-            },
+            call::Body::Command(command) => {
+                match command.command.and_then(|command| command.kind) {
+                    Some(kind) => {
+                        self.execute_locally(command.shard, &ProposeCommand(kind))
+                            .await
+                    }
+                    None => unknown_call(),
+                }
+            }
             call::Body::Meta(call) => self.metadata().handle_command(call.command, timeout).await,
             call::Body::Barrier(_) => self.metadata().handle_barrier(),
             call::Body::AwaitApplied(wait) => {
-                self.metadata().handle_await_applied(wait.index, timeout).await
+                self.metadata()
+                    .handle_await_applied(wait.index, timeout)
+                    .await
             }
             call::Body::Quota(request) => self.handle_quota_request(from, &request.bucket).await,
             call::Body::QuotaQuery(query) => self.quota_state(&query),
@@ -132,7 +145,8 @@ impl Service {
             limit: page.limit as usize,
         };
         let (bucket, query) = (&page.bucket[..], &query);
-        self.execute_locally(page.shard, &ListKeys { bucket, query }).await
+        self.execute_locally(page.shard, &ListKeys { bucket, query })
+            .await
     }
 
     async fn handle_quota_request(&self, from: NodeId, bucket: &[u8]) -> reply::Body {

@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use super::errors::{DirectoryError, Unavailable};
 use crate::clock::Clock;
 use crate::meta::codec::{from_pb, to_pb};
-use crate::meta::{Meta, CommandResult};
+use crate::meta::{CommandResult, Meta};
 use crate::raft::{Group, NodeId, ProposeError};
-use crate::rpc::{CallError, StreamKind, Peers};
+use crate::rpc::{CallError, Peers, StreamKind};
 use crate::store::keys::GroupId;
 
 /// Timeout of one query of a read index, and time for which a failed barrier fails others.
@@ -134,7 +134,11 @@ impl MetadataClient {
     }
 
     /// Proposes a command at this node, stamped with this node's clock.
-    async fn propose_locally(&self, kind: Command, deadline: Instant) -> Attempt<(CommandResult, u64)> {
+    async fn propose_locally(
+        &self,
+        kind: Command,
+        deadline: Instant,
+    ) -> Attempt<(CommandResult, u64)> {
         let command = pb::MetaCommand {
             time: self.inner.clock.now(),
             kind: Some(kind),
@@ -152,11 +156,18 @@ impl MetadataClient {
     }
 
     /// Calls another node, and keeps the leader that a refusal names as the hint.
-    async fn call(&self, node: NodeId, body: call::Body, timeout: Duration) -> Attempt<reply::Body> {
+    async fn call(
+        &self,
+        node: NodeId,
+        body: call::Body,
+        timeout: Duration,
+    ) -> Attempt<reply::Body> {
         let peers = &self.inner.peers;
         match peers.call(node, StreamKind::Forwarded, body, timeout).await {
             Ok(reply::Body::Refused(refused)) => {
-                self.inner.leader_hint.store(refused.leader, Ordering::Relaxed);
+                self.inner
+                    .leader_hint
+                    .store(refused.leader, Ordering::Relaxed);
                 match refused.reason() {
                     Reason::UnknownOutcome | Reason::Failed => Attempt::Unknown,
                     _ => Attempt::NotDone,

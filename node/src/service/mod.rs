@@ -21,21 +21,21 @@
 //! | `reports` | counts that are published and reported in the background |
 //! | `errors` | the service's errors |
 
-mod negative_cache;
-mod forwarded;
 mod byte_quota;
 mod deletion;
 mod directory;
 pub mod errors;
+mod forwarded;
 mod keyspace;
 mod listing;
 mod metadata;
+mod negative_cache;
 mod operation;
 mod plans;
+mod quota;
 mod reads;
 mod reclaim;
 mod reports;
-mod quota;
 mod session;
 mod shards;
 mod token;
@@ -44,15 +44,15 @@ mod writes;
 pub use crate::meta::{Bucket, BucketLimits, PlanTerms};
 pub use crate::types;
 pub use crate::types::{
-    Access, AccountId, BucketId, BucketSummary, CreateBucket, CreatedBucket, StoredValue, KeyInfo,
-    ListQuery, ModifyBucket, Nanos, Plan, Precondition, Put, ReadResult, Version, WriteReceipt,
+    Access, AccountId, BucketId, BucketSummary, CreateBucket, CreatedBucket, KeyInfo, ListQuery,
+    ModifyBucket, Nanos, Plan, Precondition, Put, ReadResult, StoredValue, Version, WriteReceipt,
 };
 pub use directory::{Directory, DirectorySettings};
 pub use errors::{DirectoryError, KeyError, Unavailable};
 pub use keyspace::Keyspace;
 pub use metadata::MetadataClient;
 pub use plans::{PlanChanges, PlanError};
-pub use session::{SessionToken, SessionError};
+pub use session::{SessionError, SessionToken};
 pub use shards::Shards;
 
 /// Everything that the API calls. Cheap to clone.

@@ -36,9 +36,13 @@ impl NegativeCache {
     /// Records that a name didn't exist when the query for it began.
     pub fn insert(&self, name: &[u8], queried_at: Instant) {
         let names = &mut *self.0.lock();
-        let is_prune_due = names.pruned_at.is_none_or(|at| queried_at >= at + ENTRY_TTL);
+        let is_prune_due = names
+            .pruned_at
+            .is_none_or(|at| queried_at >= at + ENTRY_TTL);
         if names.queried_at.len() >= MAX_ENTRIES && is_prune_due {
-            names.queried_at.retain(|_, since| *since + ENTRY_TTL > queried_at);
+            names
+                .queried_at
+                .retain(|_, since| *since + ENTRY_TTL > queried_at);
             names.pruned_at = Some(queried_at);
         }
         if names.queried_at.len() < MAX_ENTRIES {

@@ -106,7 +106,9 @@ pub(super) enum ForwardRefusal {
 pub(super) fn decode_refusal(refused: pb::Refused) -> ForwardRefusal {
     use refused::Reason;
     match refused.reason() {
-        Reason::NotLeader => ForwardRefusal::Redirect((refused.leader != 0).then_some(refused.leader)),
+        Reason::NotLeader => {
+            ForwardRefusal::Redirect((refused.leader != 0).then_some(refused.leader))
+        }
         Reason::NotHere | Reason::Stopping => ForwardRefusal::Redirect(None),
         Reason::Busy => {
             let queue = "the queues of the shard's leader";

@@ -7,7 +7,8 @@ use super::directory::{Directory, from_refusal};
 use super::errors::DirectoryError;
 use super::metadata::no_leader;
 use crate::meta::{
-    BYTE_LIMITS_LEVEL, MAX_KEY_BYTES, MAX_VALUE_BYTES, NodeState, PlanTerms, access_to_pb, plan_to_pb,
+    BYTE_LIMITS_LEVEL, MAX_KEY_BYTES, MAX_VALUE_BYTES, NodeState, PlanTerms, access_to_pb,
+    plan_to_pb,
 };
 use crate::raft::NodeId;
 use crate::types::{BucketId, Plan};
@@ -95,7 +96,8 @@ impl Directory {
         }
         let topology = self.inner.catalog.topology();
         let nodes = topology.nodes().iter();
-        let old = nodes.filter(|node| node.state != NodeState::Removed && node.level < BYTE_LIMITS_LEVEL);
+        let old =
+            nodes.filter(|node| node.state != NodeState::Removed && node.level < BYTE_LIMITS_LEVEL);
         let old: Vec<NodeId> = old.map(|node| node.id).collect();
         if old.is_empty() {
             // All nodes are new: the feature level is raised in a moment.
@@ -157,7 +159,12 @@ fn apply_changes(
     })
 }
 
-fn checked_size(limit: &'static str, new: Option<u64>, old: usize, max: u32) -> Result<u32, PlanError> {
+fn checked_size(
+    limit: &'static str,
+    new: Option<u64>,
+    old: usize,
+    max: u32,
+) -> Result<u32, PlanError> {
     let value = new.unwrap_or(old as u64);
     let value = check_bounds(limit, value, u64::from(max))?;
     // It is at most `max`.

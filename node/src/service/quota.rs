@@ -35,12 +35,14 @@ use cloudkv_proto::v1::{call, reply};
 use futures_util::future::{join_all, try_join_all};
 
 use super::errors::{KeyError, Unavailable};
-use super::operation::{ShardError, Operation};
+use super::operation::{Operation, ShardError};
 use super::shards::Shards;
-use crate::quota::{QuotaDemand, GRANT_TIMEOUT, QuotaGrant, QuotaRequest, GrantDecision, Reservation, UsageSurvey};
 use crate::meta::Bucket;
+use crate::quota::{
+    GRANT_TIMEOUT, GrantDecision, QuotaDemand, QuotaGrant, QuotaRequest, Reservation, UsageSurvey,
+};
 use crate::raft::NodeId;
-use crate::rpc::{StreamKind, Peers};
+use crate::rpc::{Peers, StreamKind};
 use crate::shard::ShardHandle;
 use crate::types::ReadResult;
 
@@ -122,7 +124,9 @@ async fn request_lease(
     let answer = shards.run(shards.home_shard(&bucket.id), &call).await?;
     match answer {
         // The grant was made no earlier than `delay` after it was requested.
-        QuotaAnswer::Granted(grant, delay) if quota.accept_grant(grant, request, delay) => Ok(QuotaDemand::Granted),
+        QuotaAnswer::Granted(grant, delay) if quota.accept_grant(grant, request, delay) => {
+            Ok(QuotaDemand::Granted)
+        }
         // The same quota may be granted to another node already.
         QuotaAnswer::Granted(..) => Ok(QuotaDemand::Wait),
         QuotaAnswer::Wait => Ok(QuotaDemand::Wait),
@@ -238,7 +242,9 @@ impl RequestQuotaLease<'_> {
         let quota = &bucket.usage.key_quota;
         let parts = 8 * shards.len() as u64;
         Ok(match survey.decide_grant(quota.limit(), parts) {
-            GrantDecision::Block(keys) => QuotaAnswer::Granted(quota.new_grant(keys), Duration::ZERO),
+            GrantDecision::Block(keys) => {
+                QuotaAnswer::Granted(quota.new_grant(keys), Duration::ZERO)
+            }
             GrantDecision::Retry => QuotaAnswer::Wait,
             GrantDecision::Full => QuotaAnswer::Full,
         })
@@ -261,7 +267,10 @@ async fn survey_nodes(
             bucket: Bytes::copy_from_slice(bucket.id.as_bytes()),
             recall,
         });
-        match peers.call(*node, StreamKind::Forwarded, body, QUERY_TIMEOUT).await {
+        match peers
+            .call(*node, StreamKind::Forwarded, body, QUERY_TIMEOUT)
+            .await
+        {
             Ok(reply::Body::QuotaState(state)) => Some((*node, state)),
             _ => None,
         }
@@ -289,7 +298,9 @@ async fn count_keys(
         bucket: bucket.id.as_bytes(),
         exact,
     };
-    let queries = shards.numbers().map(|shard| shards.run_with_leader(shard, &counts));
+    let queries = shards
+        .numbers()
+        .map(|shard| shards.run_with_leader(shard, &counts));
     for (leader, state) in try_join_all(queries).await? {
         survey.leaders.insert(leader);
         survey.keys += state.keys;

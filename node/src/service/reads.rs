@@ -6,11 +6,11 @@ use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::{call, reply};
 
-use super::operation::{ShardError, Operation};
+use super::operation::{Operation, ShardError};
 use super::session;
 use crate::raft::ProposeError;
 use crate::shard::{Page, ShardHandle};
-use crate::types::{StoredValue, KeyInfo, ListQuery, ReadResult, Version};
+use crate::types::{KeyInfo, ListQuery, ReadResult, StoredValue, Version};
 
 /// Reads a key.
 pub(super) struct GetKey<'a> {
@@ -239,7 +239,8 @@ impl Operation for HasLarger<'_> {
     async fn execute(&self, shard: &ShardHandle) -> Result<bool, ShardError> {
         let (bucket, now) = (self.bucket.to_vec(), shard.now());
         let (key_bytes, value_bytes) = (self.key_bytes, self.value_bytes);
-        let scan = shard.read(move |view| view.has_larger_than(&bucket, key_bytes, value_bytes, now));
+        let scan =
+            shard.read(move |view| view.has_larger_than(&bucket, key_bytes, value_bytes, now));
         Ok(scan.await?)
     }
 

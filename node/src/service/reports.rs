@@ -61,7 +61,9 @@ impl Directory {
         let topology = self.inner.catalog.topology();
         let own_region = self.inner.settings.region;
         let peers = self.inner.shards.peers();
-        let others = topology.region_names().filter(|(region, _)| *region != own_region);
+        let others = topology
+            .region_names()
+            .filter(|(region, _)| *region != own_region);
         let others = others.filter(|(region, _)| !unresponsive.0.lock().contains(region));
         let queries = others.map(|(region, _)| {
             let mut nodes = topology.nodes_of(region).map(|node| node.id);
@@ -73,7 +75,10 @@ impl Directory {
                 bucket: Bytes::copy_from_slice(bucket.id.as_bytes()),
             });
             async move {
-                match peers.call(node?, StreamKind::Forwarded, body, QUERY_TIMEOUT).await {
+                match peers
+                    .call(node?, StreamKind::Forwarded, body, QUERY_TIMEOUT)
+                    .await
+                {
                     Ok(reply::Body::Reads(reads)) => Some((reads.hits, reads.misses)),
                     _ => {
                         unresponsive.0.lock().insert(region);

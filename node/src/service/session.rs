@@ -39,7 +39,9 @@ impl SessionToken {
         let entries = token::decode(text).ok_or(SessionError::Malformed)?;
         let mut seen = BTreeMap::new();
         for entry in entries {
-            let region = topology.region(entry.region).ok_or(SessionError::UnknownRegion)?;
+            let region = topology
+                .region(entry.region)
+                .ok_or(SessionError::UnknownRegion)?;
             if region.incarnation != entry.incarnation {
                 return Err(SessionError::UnknownRegion);
             }

@@ -18,10 +18,10 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::errors::{KeyError, Unavailable};
-use super::operation::{ShardError, Operation, ForwardRefusal, decode_refusal};
+use super::operation::{ForwardRefusal, Operation, ShardError, decode_refusal};
 use super::reads::GetBucketState;
 use crate::raft::NodeId;
-use crate::rpc::{CallError, StreamKind, Peers};
+use crate::rpc::{CallError, Peers, StreamKind};
 use crate::shard::{ShardHandle, shard_of};
 use crate::types::BucketId;
 
@@ -227,7 +227,11 @@ impl Shards {
             remaining
         };
         let body = operation.to_call(number);
-        match self.peers.call(node, StreamKind::Forwarded, body, timeout).await {
+        match self
+            .peers
+            .call(node, StreamKind::Forwarded, body, timeout)
+            .await
+        {
             Ok(reply::Body::Refused(refused)) => match decode_refusal(refused) {
                 ForwardRefusal::Redirect(Some(leader)) => {
                     let previous = route.leader_hint.swap(leader, Ordering::Relaxed);

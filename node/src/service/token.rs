@@ -31,7 +31,8 @@ const MAX_INPUT_BYTES: usize = 32 << 10;
 const MAX_PLAIN_BYTES: usize = 2048;
 /// First byte of the compact form.
 const COMPACT_FORMAT: u8 = 1;
-const BASE64_ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+const BASE64_ALPHABET: &[u8; 64] =
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// Newest version seen of a region's history of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -239,7 +240,8 @@ mod tests {
 
     /// Entries of up to so many regions and shards, in ascending order.
     fn any_entries(regions: usize, shards: u16) -> impl Strategy<Value = Vec<TokenEntry>> {
-        let times = proptest::collection::btree_map(0..shards, any_number(), 1..=usize::from(shards));
+        let times =
+            proptest::collection::btree_map(0..shards, any_number(), 1..=usize::from(shards));
         let region = (any_number(), times);
         let numbers = proptest::collection::btree_map(any::<u32>(), region, 1..=regions);
         numbers.prop_map(|regions| {

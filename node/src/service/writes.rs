@@ -8,7 +8,7 @@ use cloudkv_proto::v1::{call, reply, shard_command, write::Op, write_reply};
 
 use super::byte_quota;
 use super::errors::{KeyError, Unavailable};
-use super::operation::{ShardError, Operation};
+use super::operation::{Operation, ShardError};
 use super::quota::{self, OptionalReservation};
 use super::shards::Shards;
 use crate::meta::Bucket;

@@ -36,7 +36,10 @@ impl ShardState {
         Ok(ShardResponse::Done)
     }
 
-    pub(super) fn apply_count_reads(&mut self, counts: &pb::CountReads) -> io::Result<ShardResponse> {
+    pub(super) fn apply_count_reads(
+        &mut self,
+        counts: &pb::CountReads,
+    ) -> io::Result<ShardResponse> {
         for count in &counts.counts {
             if !is_bucket_name(&count.bucket) {
                 continue;

@@ -10,7 +10,7 @@ use super::state::ShardState;
 use crate::raft::MachineState;
 use crate::store::keys::{self, GroupId, RowKind, Rows};
 use crate::store::testing::{LevelFixture, small_engine};
-use crate::store::{RowBatch, Engine, Scan};
+use crate::store::{Engine, RowBatch, Scan};
 use crate::types::BucketId;
 
 /// The second bucket sorts between the others.

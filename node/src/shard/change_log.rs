@@ -11,8 +11,8 @@ use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 use prost::Message;
 
-use super::retained::{decode_change, lowest_watermark, is_collectable};
 use super::record;
+use super::retained::{decode_change, is_collectable, lowest_watermark};
 use super::state::{decode_bucket, is_bucket_name};
 use super::view::ShardView;
 use crate::store::keys::{self, RowKind, Rows};
@@ -117,7 +117,11 @@ pub(super) fn read_header(db: &DbSnapshot<'_>, rows: Rows) -> Result<pb::ShardHe
     pb::ShardHeader::decode(row).map_err(StoreError::on("decode", "shard header"))
 }
 
-fn read_batch(db: &DbSnapshot<'_>, rows: Rows, query: ChangeQuery) -> Result<ChangeBatch, StoreError> {
+fn read_batch(
+    db: &DbSnapshot<'_>,
+    rows: Rows,
+    query: ChangeQuery,
+) -> Result<ChangeBatch, StoreError> {
     let position = query.after;
     let header = read_header(db, rows)?;
     let mut merge = pb::Merge {
@@ -174,7 +178,10 @@ fn read_batch(db: &DbSnapshot<'_>, rows: Rows, query: ChangeQuery) -> Result<Cha
     })?;
     match failed {
         Some(error) => Err(error),
-        None => Ok(ChangeBatch { merge, has_more: more }),
+        None => Ok(ChangeBatch {
+            merge,
+            has_more: more,
+        }),
     }
 }
 

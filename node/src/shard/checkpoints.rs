@@ -81,7 +81,10 @@ impl Checkpoints {
 }
 
 /// Compares the checkpoints of this replica with those that others report.
-pub fn compare_checkpoints(own: &[pb::Checkpoint], reported: &PeerCheckpoints) -> CheckpointVerdict {
+pub fn compare_checkpoints(
+    own: &[pb::Checkpoint],
+    reported: &PeerCheckpoints,
+) -> CheckpointVerdict {
     let mut verdict = CheckpointVerdict::Match;
     for own in own {
         let at = |points: &Vec<pb::Checkpoint>| {
@@ -149,8 +152,14 @@ mod tests {
 
     #[test]
     fn the_outlier_of_three_is_detected() {
-        assert_eq!(verdict_of_three(&[1, 2], &[&[1, 2], &[1, 2]]), CheckpointVerdict::Match);
-        assert_eq!(verdict_of_three(&[1, 9], &[&[1, 2], &[1, 2]]), CheckpointVerdict::Outlier(SECOND_CHECKPOINT));
+        assert_eq!(
+            verdict_of_three(&[1, 2], &[&[1, 2], &[1, 2]]),
+            CheckpointVerdict::Match
+        );
+        assert_eq!(
+            verdict_of_three(&[1, 9], &[&[1, 2], &[1, 2]]),
+            CheckpointVerdict::Outlier(SECOND_CHECKPOINT)
+        );
         assert_eq!(
             verdict_of_three(&[1, 2], &[&[1, 9], &[1, 2]]),
             CheckpointVerdict::Mismatch(SECOND_CHECKPOINT)
@@ -164,14 +173,23 @@ mod tests {
     #[test]
     fn an_outlier_needs_a_majority_of_unchanging_voters() {
         let others = [&[1_u64, 2][..], &[1, 2]];
-        assert_eq!(verdict_for(&[1, 9], &others, &[], None), CheckpointVerdict::Mismatch(SECOND_CHECKPOINT));
-        assert_eq!(verdict_for(&[1, 9], &others, &[], Some(3)), CheckpointVerdict::Mismatch(SECOND_CHECKPOINT));
+        assert_eq!(
+            verdict_for(&[1, 9], &others, &[], None),
+            CheckpointVerdict::Mismatch(SECOND_CHECKPOINT)
+        );
+        assert_eq!(
+            verdict_for(&[1, 9], &others, &[], Some(3)),
+            CheckpointVerdict::Mismatch(SECOND_CHECKPOINT)
+        );
         // Learners, which may be copies of a wrong replica, only show a mismatch.
         assert_eq!(
             verdict_for(&[1, 9], &others[..1], &others[..1], Some(2)),
             CheckpointVerdict::Mismatch(SECOND_CHECKPOINT)
         );
-        assert_eq!(verdict_for(&[1, 9], &[], &others, Some(1)), CheckpointVerdict::Mismatch(SECOND_CHECKPOINT));
+        assert_eq!(
+            verdict_for(&[1, 9], &[], &others, Some(1)),
+            CheckpointVerdict::Mismatch(SECOND_CHECKPOINT)
+        );
         assert_eq!(
             verdict_for(&[1, 2], &others, &[&[1, 9]], Some(2)),
             CheckpointVerdict::Mismatch(SECOND_CHECKPOINT)
@@ -180,19 +198,28 @@ mod tests {
 
     #[test]
     fn two_cannot_tell_which_is_right() {
-        assert_eq!(verdict_of_three(&[1], &[&[2]]), CheckpointVerdict::Mismatch(ENTRIES_PER_CHECKPOINT));
+        assert_eq!(
+            verdict_of_three(&[1], &[&[2]]),
+            CheckpointVerdict::Mismatch(ENTRIES_PER_CHECKPOINT)
+        );
         assert_eq!(verdict_of_three(&[1], &[]), CheckpointVerdict::Match);
     }
 
     #[test]
     fn only_common_entries_are_compared() {
-        assert_eq!(verdict_of_three(&[], &[&[1, 2], &[1, 2]]), CheckpointVerdict::Match);
+        assert_eq!(
+            verdict_of_three(&[], &[&[1, 2], &[1, 2]]),
+            CheckpointVerdict::Match
+        );
         // One of them lags.
         assert_eq!(
             verdict_of_three(&[1, 9], &[&[1, 2], &[1]]),
             CheckpointVerdict::Mismatch(SECOND_CHECKPOINT)
         );
-        assert_eq!(verdict_of_three(&[1], &[&[1, 2], &[1, 2, 3]]), CheckpointVerdict::Match);
+        assert_eq!(
+            verdict_of_three(&[1], &[&[1, 2], &[1, 2, 3]]),
+            CheckpointVerdict::Match
+        );
     }
 
     #[test]

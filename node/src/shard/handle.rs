@@ -11,17 +11,17 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::merge::MergeOutcome;
-use super::merge_queue::{MergeError, MergeQueue, MergeProposer};
-use super::proposer::{self, BatchSettings, WriteQueue, ByteBudget, WriteError};
-use super::state::{ShardResponse, Shard, ShardState};
+use super::merge_queue::{MergeError, MergeProposer, MergeQueue};
+use super::proposer::{self, BatchSettings, ByteBudget, WriteError, WriteQueue};
+use super::state::{Shard, ShardResponse, ShardState};
 use super::view::{Lookup, Page, ShardView};
 use super::write::WriteOutcome;
-use crate::quota::Reservation;
-use crate::clock::Clock;
 use crate::background::BackgroundScheduler;
-use crate::raft::{Group, GroupSettings, NodeId, ProposalResult, ProposeError, GroupStatus};
+use crate::clock::Clock;
+use crate::quota::Reservation;
+use crate::raft::{Group, GroupSettings, GroupStatus, NodeId, ProposalResult, ProposeError};
 use crate::store::keys::GroupId;
-use crate::store::{Engine, WriteGate, StoreError};
+use crate::store::{Engine, StoreError, WriteGate};
 use crate::types::{ListQuery, ReadResult};
 
 /// Interval at which a shard expires keys, and maximum backoff of its bootstrap.
@@ -385,7 +385,9 @@ impl ShardHandle {
                 time,
                 limit: MAX_EXPIRED_PER_ENTRY,
             };
-            if self.propose(Command::Expire(expire)).await? == (ShardResponse::Expired { has_more: false }) {
+            if self.propose(Command::Expire(expire)).await?
+                == (ShardResponse::Expired { has_more: false })
+            {
                 break;
             }
         }

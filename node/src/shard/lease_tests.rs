@@ -8,7 +8,7 @@ use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::{call, reply};
 
 use super::test_replicas::{MAX_ELECTION_TIMEOUT, NODES, Replica, connect_all, peers, wait_until};
-use crate::raft::{TargetMembership, NodeId, MembershipStep};
+use crate::raft::{MembershipStep, NodeId, TargetMembership};
 use crate::rpc::StreamKind;
 
 /// Starts three voters, of which the first leads.
@@ -74,13 +74,21 @@ async fn a_deposed_leader_answers_no_read_during_a_thousand_transfers() {
             .into_iter()
             .filter(|it| *it != NODES[leader])
             .collect();
-        transferred += u32::from(replicas[leader].group().transfer_leadership(&others, "test").await);
+        transferred += u32::from(
+            replicas[leader]
+                .group()
+                .transfer_leadership(&others, "test")
+                .await,
+        );
     }
     done.store(true, Ordering::Relaxed);
     for reader in readers {
         assert!(reader.await.unwrap() > 0, "a node answered no read");
     }
-    assert!(transferred > 900, "{transferred} of 1000 transfers succeeded");
+    assert!(
+        transferred > 900,
+        "{transferred} of 1000 transfers succeeded"
+    );
     for replica in replicas.iter() {
         replica.group().stop().await.unwrap();
         replica.stop.cancel();
@@ -119,7 +127,10 @@ async fn a_restarted_member_grants_no_vote_while_an_old_lease_may_hold() {
     let first = wait_until("an answer", async || request_vote(false).await).await;
     let refused = matches!(first, reply::Body::Refused(_));
     // On a machine that stalled meanwhile, the wait may be over.
-    assert!(refused || start.elapsed() >= MAX_ELECTION_TIMEOUT, "{first:?}");
+    assert!(
+        refused || start.elapsed() >= MAX_ELECTION_TIMEOUT,
+        "{first:?}"
+    );
     let granted = wait_until("a vote", async || match request_vote(false).await? {
         reply::Body::Vote(answer) => answer.granted.then_some(()),
         _ => None,
@@ -130,7 +141,10 @@ async fn a_restarted_member_grants_no_vote_while_an_old_lease_may_hold() {
     let restarted_again = Replica::start(NODES[2], restarted.shut_down().await).await;
     caller.set_address(NODES[2], &restarted_again.address);
     let transfer_reply = wait_until("an answer", async || request_vote(true).await).await;
-    assert!(matches!(transfer_reply, reply::Body::Vote(_)), "{transfer_reply:?}");
+    assert!(
+        matches!(transfer_reply, reply::Body::Vote(_)),
+        "{transfer_reply:?}"
+    );
     for replica in replicas.into_iter().chain([restarted_again]) {
         replica.shut_down().await;
     }

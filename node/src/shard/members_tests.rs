@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::test_replicas::{NODES, Replica, connect_all, wait_until};
-use crate::raft::{TargetMembership, NodeId};
+use crate::raft::{NodeId, TargetMembership};
 
 /// Interval of the membership controller.
 const CONTROL_INTERVAL: Duration = Duration::from_millis(5);
@@ -45,7 +45,11 @@ impl TestCluster {
             tasks: Vec::new(),
         };
         for at in 0..nodes {
-            cluster.spawn(control_members(cluster.replicas.clone(), at, cluster.wanted.subscribe()));
+            cluster.spawn(control_members(
+                cluster.replicas.clone(),
+                at,
+                cluster.wanted.subscribe(),
+            ));
             let acknowledged = cluster.acknowledged.clone();
             cluster.spawn(read(cluster.replicas.clone(), at, acknowledged));
         }

@@ -12,8 +12,8 @@ use std::io;
 
 use cloudkv_proto::v1 as pb;
 
-use super::retained::is_same_history;
 use super::record;
+use super::retained::is_same_history;
 use super::state::{ShardResponse, ShardState, is_bucket_name};
 use super::write::{ChangeCause, RecordChange};
 use crate::store::RowBatch;

@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::merge::MergeOutcome;
 use super::proposer::{ByteBudget, BytePermit};
-use super::state::{ShardResponse, Shard};
-use crate::clock::Clock;
+use super::state::{Shard, ShardResponse};
 use crate::background::BackgroundScheduler;
+use crate::clock::Clock;
 use crate::raft::{Group, ProposalResult, ProposeError};
 
 /// Maximum number of waiting merges per shard; their bytes are bounded over all shards.
@@ -231,7 +231,10 @@ impl MergeProposer {
     }
 }
 
-fn respond_all(answers: Vec<(oneshot::Sender<MergeResult>, BytePermit)>, result: ProposalResult<Shard>) {
+fn respond_all(
+    answers: Vec<(oneshot::Sender<MergeResult>, BytePermit)>,
+    result: ProposalResult<Shard>,
+) {
     // The sender may have stopped waiting.
     let failed = match result {
         Ok(ShardResponse::Merges(outcomes)) if outcomes.len() == answers.len() => {
@@ -252,7 +255,10 @@ fn respond_all(answers: Vec<(oneshot::Sender<MergeResult>, BytePermit)>, result:
 mod tests {
     use super::*;
 
-    fn pending_merge(budget: &ByteBudget, (origin, to, is_background): (u32, u64, bool)) -> PendingMerge {
+    fn pending_merge(
+        budget: &ByteBudget,
+        (origin, to, is_background): (u32, u64, bool),
+    ) -> PendingMerge {
         PendingMerge {
             merge: pb::Merge {
                 origin,

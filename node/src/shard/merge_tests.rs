@@ -8,8 +8,8 @@ use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, shard_command::Kind, write::Op};
 use proptest::prelude::*;
 
-use super::test_region::{BUCKET, TestRegion};
 use super::state::ShardResponse;
+use super::test_region::{BUCKET, TestRegion};
 use crate::types::Version;
 
 const REGIONS: u32 = 3;
@@ -303,7 +303,8 @@ fn a_merge_of_another_history_or_beyond_the_cursor_changes_nothing() {
         ..batches[0].clone()
     };
     let merges = vec![other];
-    let ShardResponse::Merges(outcomes) = regions[1].apply(Kind::Merges(pb::Merges { time: 0, merges }))
+    let ShardResponse::Merges(outcomes) =
+        regions[1].apply(Kind::Merges(pb::Merges { time: 0, merges }))
     else {
         panic!("a merge answers with outcomes");
     };

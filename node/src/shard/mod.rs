@@ -20,20 +20,20 @@
 //! | `proposer` | batches writes into Raft entries |
 //! | `handle` | a running shard |
 
-mod seed;
 mod bucket;
+mod change_log;
 mod checkpoints;
 mod digest;
 mod expire;
 mod handle;
-mod retained;
-mod reconcile;
 mod merge;
 mod merge_queue;
-mod change_log;
 mod proposer;
-mod record_cache;
+mod reconcile;
 mod record;
+mod record_cache;
+mod retained;
+mod seed;
 mod state;
 mod view;
 mod write;
@@ -43,29 +43,29 @@ mod bucket_tests;
 #[cfg(test)]
 mod lease_tests;
 #[cfg(test)]
-mod reconcile_tests;
-#[cfg(test)]
 mod members_tests;
-#[cfg(test)]
-mod test_region;
 #[cfg(test)]
 mod merge_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod reconcile_tests;
+#[cfg(test)]
 mod replay_tests;
+#[cfg(test)]
+mod test_region;
 #[cfg(test)]
 mod test_replicas;
 
-pub use checkpoints::{Checkpoints, PeerCheckpoints, CheckpointVerdict, compare_checkpoints};
+pub use change_log::{BulkCopyChunk, ChangeBatch, ReplicationView};
+pub use checkpoints::{CheckpointVerdict, Checkpoints, PeerCheckpoints, compare_checkpoints};
 pub use cloudkv_common::hash::shard_of;
-pub use digest::{RangeDigests, MAX_DIGEST_RANGES};
+pub use digest::{MAX_DIGEST_RANGES, RangeDigests};
 pub use handle::{ReadError, ShardHandle, ShardSettings};
-pub use reconcile::RECONCILE_LEVEL;
 pub use merge::MergeOutcome;
 pub use merge_queue::MergeError;
-pub use change_log::{ChangeBatch, ReplicationView, BulkCopyChunk};
 pub use proposer::{BatchSettings, ByteBudget, WriteError};
-pub use state::{MAX_FEATURE_LEVEL, ShardResponse, Shard, ShardState};
+pub use reconcile::RECONCILE_LEVEL;
+pub use state::{MAX_FEATURE_LEVEL, Shard, ShardResponse, ShardState};
 pub use view::{Page, ShardView};
 pub use write::WriteOutcome;

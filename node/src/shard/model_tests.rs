@@ -11,7 +11,7 @@ use super::state::{ShardResponse, ShardState};
 use super::write::WriteOutcome;
 use crate::raft::MachineState;
 use crate::store::keys::{GroupId, Rows};
-use crate::store::{RowBatch, Engine, EngineSettings};
+use crate::store::{Engine, EngineSettings, RowBatch};
 use crate::types::{ListQuery, ReadResult, Version};
 
 const BUCKETS: [&[u8; 14]; 2] = [b"aAAAAAAAAAAAAA", b"aBBBBBBBBBBBBB"];
@@ -152,7 +152,9 @@ impl TestShard {
             ..Default::default()
         };
         let mut batch = RowBatch::default();
-        state.apply(&to_command(Kind::Bootstrap(bootstrap)), &mut batch).unwrap();
+        state
+            .apply(&to_command(Kind::Bootstrap(bootstrap)), &mut batch)
+            .unwrap();
         Self {
             engine,
             state,

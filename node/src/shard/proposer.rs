@@ -22,10 +22,10 @@ use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::state::{ShardResponse, Shard};
+use super::state::{Shard, ShardResponse};
 use super::write::WriteOutcome;
-use crate::quota::Reservation;
 use crate::clock::Clock;
+use crate::quota::Reservation;
 use crate::raft::{Group, ProposalResult, ProposeError};
 
 /// Maximum time that a batch waits for expected writes.
@@ -92,7 +92,9 @@ impl BytePermit {
 
 impl Drop for BytePermit {
     fn drop(&mut self) {
-        self.budget.available.fetch_add(self.bytes, Ordering::AcqRel);
+        self.budget
+            .available
+            .fetch_add(self.bytes, Ordering::AcqRel);
     }
 }
 
@@ -159,7 +161,10 @@ impl WriteQueue {
             .try_acquire(queued_bytes(&write))
             .ok_or(WriteError::Overloaded)?;
         let (answer, outcome) = oneshot::channel();
-        let waiter = Waiter { responder: answer, reservation };
+        let waiter = Waiter {
+            responder: answer,
+            reservation,
+        };
         self.sender
             .try_send(PendingWrite {
                 write,

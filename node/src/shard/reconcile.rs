@@ -15,8 +15,8 @@ use std::io;
 
 use cloudkv_proto::v1 as pb;
 
-use super::retained::is_same_history;
 use super::record;
+use super::retained::is_same_history;
 use super::state::{ShardResponse, ShardState};
 use crate::store::RowBatch;
 use crate::types::Version;

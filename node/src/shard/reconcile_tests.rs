@@ -5,8 +5,8 @@ use cloudkv_proto::v1::{self as pb, shard_command::Kind, write::Op};
 use proptest::prelude::*;
 
 use super::BulkCopyChunk;
-use super::test_region::{BUCKET, TestRegion};
 use super::state::ShardResponse;
+use super::test_region::{BUCKET, TestRegion};
 
 const KEYS: u8 = 4;
 
@@ -38,7 +38,10 @@ fn send(regions: &mut [TestRegion], from: usize, to: usize, batches: usize) {
 
 fn fence(region: &mut TestRegion, lost: pb::Peer, levelled: u64) {
     let peers = vec![lost];
-    region.apply(Kind::Fence(pb::Fence { peers, reconciled_round: levelled }));
+    region.apply(Kind::Fence(pb::Fence {
+        peers,
+        reconciled_round: levelled,
+    }));
 }
 
 /// Returns what a region has of a lost one, in the form that it is forwarded in.
@@ -116,7 +119,11 @@ fn run_steps(regions: &mut [TestRegion], steps: Vec<Step>, alive: usize) {
             Step::Delete { region, key } if region < alive => {
                 regions[region].write(key, Op::Delete(pb::Delete {}));
             }
-            Step::Send { from, to, batches: parts } if from < alive && to < alive && from != to => {
+            Step::Send {
+                from,
+                to,
+                batches: parts,
+            } if from < alive && to < alive && from != to => {
                 send(regions, from, to, parts);
             }
             Step::Collect { region } if region < alive => regions[region].collect(),
@@ -256,7 +263,8 @@ fn a_fenced_region_changes_nothing_and_is_reconciled_only_after_the_fence() {
     assert!(!reconcile(&mut regions[1], &messages[0]), "not fenced yet");
     fence(&mut regions[1], lost, 0);
     let merges = batches;
-    let ShardResponse::Merges(outcomes) = regions[1].apply(Kind::Merges(pb::Merges { time: 0, merges }))
+    let ShardResponse::Merges(outcomes) =
+        regions[1].apply(Kind::Merges(pb::Merges { time: 0, merges }))
     else {
         panic!("a merge answers with outcomes");
     };

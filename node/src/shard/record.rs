@@ -6,7 +6,7 @@ use prost::Message;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::store::StoreError;
-use crate::types::{StoredValue, Nanos, Version};
+use crate::types::{Nanos, StoredValue, Version};
 
 /// Decodes a row's record, whose value shares the row's bytes.
 pub fn decode(row: Bytes) -> Result<pb::Record, StoreError> {

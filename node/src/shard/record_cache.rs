@@ -137,10 +137,6 @@ mod tests {
         assert_eq!(recent.get(b"a"), None);
         recent.insert(b"a".to_vec(), None);
         recent.commit_batch();
-        assert_eq!(
-            recent.get(b"a"),
-            Some(None),
-            "clearing lost the size bound"
-        );
+        assert_eq!(recent.get(b"a"), Some(None), "clearing lost the size bound");
     }
 }

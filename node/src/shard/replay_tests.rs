@@ -11,7 +11,7 @@ use prost::Message;
 use super::state::ShardState;
 use crate::raft::MachineState;
 use crate::store::keys::{GroupId, Rows};
-use crate::store::{RowBatch, Engine, EngineSettings};
+use crate::store::{Engine, EngineSettings, RowBatch};
 
 /// Digest that release 0.1 had after applying its recording.
 const DIGEST_0_1: u64 = 1_208_548_662_108_564_923;

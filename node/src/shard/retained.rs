@@ -61,7 +61,9 @@ impl ShardState {
                 self.header.change_last += 1;
                 new.change = self.header.change_last;
             }
-            (ChangeCause::Merged | ChangeCause::Expired, Some((sequence, _))) => new.change = sequence,
+            (ChangeCause::Merged | ChangeCause::Expired, Some((sequence, _))) => {
+                new.change = sequence
+            }
             (ChangeCause::Merged, None) => {
                 new.change = 0;
                 return;
@@ -111,7 +113,11 @@ impl ShardState {
         let acknowledged = self.acknowledged_by_all();
         let mut peers = Vec::new();
         for peer in set.peers.iter().copied().chain(unnamed) {
-            let known = self.header.peers.iter().find(|known| is_same_history(known, &peer));
+            let known = self
+                .header
+                .peers
+                .iter()
+                .find(|known| is_same_history(known, &peer));
             peers.push(known.copied().unwrap_or(pb::PeerState {
                 region: peer.region,
                 incarnation: peer.incarnation,

@@ -18,13 +18,13 @@ use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
 use prost::Message;
 
 use super::merge::MergeOutcome;
-use super::record_cache::RecordCache;
 use super::record;
+use super::record_cache::RecordCache;
 use super::view::ShardView;
 use super::write::WriteOutcome;
-use crate::raft::{StateMachine, MachineState};
+use crate::raft::{MachineState, StateMachine};
 use crate::store::keys::{RowKind, Rows};
-use crate::store::{RowBatch, CachedRead, StateDb, StoreError, blocking};
+use crate::store::{CachedRead, RowBatch, StateDb, StoreError, blocking};
 use crate::types::{BucketId, Nanos};
 
 /// Highest feature level of shards that this version supports.
@@ -172,7 +172,11 @@ impl ShardState {
 }
 
 impl MachineState<Shard> for ShardState {
-    fn apply(&mut self, command: &pb::ShardCommand, batch: &mut RowBatch) -> io::Result<ShardResponse> {
+    fn apply(
+        &mut self,
+        command: &pb::ShardCommand,
+        batch: &mut RowBatch,
+    ) -> io::Result<ShardResponse> {
         match &command.kind {
             Some(Command::Writes(writes)) => self.apply_writes(writes, batch),
             Some(Command::Expire(expire)) => self.apply_expire(*expire, batch),
@@ -212,7 +216,10 @@ impl MachineState<Shard> for ShardState {
         for (id, bucket) in &self.changed_buckets {
             batch.put(self.rows.by_id(RowKind::Bucket, id), bucket.encode_to_vec());
         }
-        batch.put(self.rows.single(RowKind::Header), self.header.encode_to_vec());
+        batch.put(
+            self.rows.single(RowKind::Header),
+            self.header.encode_to_vec(),
+        );
     }
 
     fn batch_written(&mut self) {

@@ -11,7 +11,7 @@ use super::state::{MAX_FEATURE_LEVEL, ShardResponse, ShardState};
 use super::view::ShardView;
 use crate::raft::MachineState;
 use crate::store::keys::{GroupId, Rows};
-use crate::store::{RowBatch, Engine, EngineSettings};
+use crate::store::{Engine, EngineSettings, RowBatch};
 use crate::types::{ListQuery, Version};
 
 /// Bucket of all keys.
@@ -173,7 +173,11 @@ impl TestRegion {
         };
         let keys = view.page(BUCKET, &query, 0).unwrap().keys.into_iter();
         keys.map(|info| {
-            let entry = view.get(BUCKET, &info.key, 0).unwrap().into_value().unwrap();
+            let entry = view
+                .get(BUCKET, &info.key, 0)
+                .unwrap()
+                .into_value()
+                .unwrap();
             (info.key, (info.version, entry.value))
         })
         .collect()

@@ -18,10 +18,10 @@ use tonic::Status;
 
 use super::{ByteBudget, ShardHandle, ShardSettings};
 use crate::clock::Clock;
-use crate::raft::{Group, GroupSettings, RaftMember, NodeId, SnapshotSettings};
+use crate::raft::{Group, GroupSettings, NodeId, RaftMember, SnapshotSettings};
 use crate::rpc::{
-    RpcServerContext, PeerIdentity, Dialer, SnapshotFrames, RpcHandler, StreamDrain, RpcClientSettings, Peers, PeersSettings,
-    RpcRuntimes, SnapshotAcks, BulkCopyStream, serve,
+    BulkCopyStream, Dialer, PeerIdentity, Peers, PeersSettings, RpcClientSettings, RpcHandler,
+    RpcRuntimes, RpcServerContext, SnapshotAcks, SnapshotFrames, StreamDrain, serve,
 };
 use crate::store::{Engine, EngineSettings};
 
@@ -42,7 +42,12 @@ struct SingleShard {
 }
 
 impl RpcHandler for SingleShard {
-    fn handle_call(&self, _: NodeId, body: call::Body, _: Duration) -> BoxFuture<'static, reply::Body> {
+    fn handle_call(
+        &self,
+        _: NodeId,
+        body: call::Body,
+        _: Duration,
+    ) -> BoxFuture<'static, reply::Body> {
         match body {
             call::Body::Append(append) => self.member.append(append),
             call::Body::Vote(vote) => self.member.vote(vote),
@@ -61,7 +66,11 @@ impl RpcHandler for SingleShard {
         std::future::ready(Err(Status::unavailable("not here"))).boxed()
     }
 
-    fn handle_user_request(&self, request: pb::UserRequest, _: u64) -> BoxFuture<'static, pb::UserReply> {
+    fn handle_user_request(
+        &self,
+        request: pb::UserRequest,
+        _: u64,
+    ) -> BoxFuture<'static, pb::UserReply> {
         let (status, body) = (200, request.body);
         std::future::ready(pb::UserReply {
             status,
@@ -92,8 +101,12 @@ impl RpcHandler for SingleShard {
                 .transpose()?
                 .and_then(|frame| frame.kind)
             {
-                Some(snapshot_frame::Kind::Header(head)) => member.install_snapshot(head, frames, acks).await,
-                _ => Err(Status::invalid_argument("a snapshot begins with its header")),
+                Some(snapshot_frame::Kind::Header(head)) => {
+                    member.install_snapshot(head, frames, acks).await
+                }
+                _ => Err(Status::invalid_argument(
+                    "a snapshot begins with its header",
+                )),
             }
         }
         .boxed()
@@ -258,13 +271,19 @@ fn shard_settings(
 }
 
 /// Polls until there is a value, within a timeout.
-pub(super) async fn wait_until<T>(description: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
+pub(super) async fn wait_until<T>(
+    description: &str,
+    mut poll: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = poll().await {
             return value;
         }
-        assert!(start.elapsed() < STATE_TIMEOUT, "timed out waiting until {description}");
+        assert!(
+            start.elapsed() < STATE_TIMEOUT,
+            "timed out waiting until {description}"
+        );
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 use tokio::sync::watch;
 
-use super::checkpoints::Checkpoints;
 use super::change_log::ReplicationView;
+use super::checkpoints::Checkpoints;
 use super::record;
 use super::state::decode_bucket;
 use crate::store::keys::{self, GroupId, RowKind, Rows};
@@ -90,7 +90,8 @@ impl ShardView {
         let is_single_region = header.peers.is_empty() && !header.seeding;
         if !is_single_region || !self.replication.borrow().header.peers.is_empty() {
             let header = header.clone();
-            self.replication.send_replace(Arc::new(ReplicationView { header }));
+            self.replication
+                .send_replace(Arc::new(ReplicationView { header }));
         }
     }
 
@@ -207,7 +208,8 @@ impl ShardView {
 
     /// Reads a bucket's state from memory only; `None` if it isn't there.
     pub fn bucket_cached(&self, bucket: &[u8]) -> Result<Option<pb::BucketState>, StoreError> {
-        let cached = self.read_consistent(|rows| self.db.get_cached(&rows.by_id(RowKind::Bucket, bucket)))?;
+        let cached =
+            self.read_consistent(|rows| self.db.get_cached(&rows.by_id(RowKind::Bucket, bucket)))?;
         match cached {
             CachedRead::Row(row) => decode_bucket(row).map(Some),
             CachedRead::Absent => Ok(Some(pb::BucketState::default())),

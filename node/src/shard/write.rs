@@ -142,7 +142,11 @@ impl ShardState {
 
     /// Replaces a record, and updates everything derived from records: expiry index, tombstone
     /// index, change index, counts and digest.
-    pub(super) fn apply_change(&mut self, mut change: RecordChange<'_>, batch: &mut RowBatch) -> io::Result<()> {
+    pub(super) fn apply_change(
+        &mut self,
+        mut change: RecordChange<'_>,
+        batch: &mut RowBatch,
+    ) -> io::Result<()> {
         if let Some(at) = change.old.as_ref().and_then(record::expiry_of) {
             batch.delete(self.rows.expiry(at, change.bucket, change.key));
         }
@@ -192,7 +196,10 @@ impl ShardState {
     }
 }
 
-fn condition_holds(condition: Option<&pb::Condition>, live: Option<&pb::Record>) -> io::Result<bool> {
+fn condition_holds(
+    condition: Option<&pb::Condition>,
+    live: Option<&pb::Record>,
+) -> io::Result<bool> {
     let is_one_of = |versions: &pb::Versions| {
         live.and_then(|record| record.version)
             .is_some_and(|version| versions.any.contains(&version))

@@ -147,7 +147,13 @@ const SPACE_ELSEWHERE: u8 = 4;
 impl WriteGate {
     /// Sets the admission.
     pub fn set(&self, intake: WriteAdmission) {
-        let flags = |bit, elsewhere| if elsewhere { bit | SPACE_ELSEWHERE } else { bit };
+        let flags = |bit, elsewhere| {
+            if elsewhere {
+                bit | SPACE_ELSEWHERE
+            } else {
+                bit
+            }
+        };
         let bits = match intake {
             WriteAdmission::AllWrites => 0,
             WriteAdmission::NoGrowth { elsewhere } => flags(NO_GROWTH, elsewhere),

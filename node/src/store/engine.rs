@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, Env, Options, WriteBufferManager};
 
-use super::error::StoreError;
 use super::durable_dir::{create_dir, sync_dir};
+use super::error::StoreError;
 use super::log::LogSettings;
 use super::permissions::{InsecurePermissions, restrict_permissions};
 use super::rebuild::{StateDirs, rebuild};

@@ -11,15 +11,15 @@
 
 mod blocking;
 mod damage;
+mod disk_space;
+mod durable_dir;
 mod engine;
 mod error;
-mod durable_dir;
 pub mod keys;
 mod log;
 mod permissions;
-mod rebuild;
 mod range_removal;
-mod disk_space;
+mod rebuild;
 mod state;
 mod synced_mark;
 #[cfg(test)]
@@ -27,9 +27,9 @@ pub mod testing;
 
 pub use blocking::blocking;
 pub use damage::GroupDamage;
+pub use disk_space::{DiskSpace, DiskState, WriteAdmission, WriteGate};
 pub use engine::{Engine, EngineSettings, OpenError};
 pub use error::{Cause, StoreError};
-pub use log::{Completion, LossExtent, LogDataLoss, SegmentLog, SyncStats};
+pub use log::{Completion, LogDataLoss, LossExtent, SegmentLog, SyncStats};
 pub use permissions::{InsecurePermissions, restrict_umask};
-pub use disk_space::{DiskSpace, DiskState, WriteGate, WriteAdmission};
-pub use state::{RowBatch, CachedRead, DbSnapshot, Scan, StateDb};
+pub use state::{CachedRead, DbSnapshot, RowBatch, Scan, StateDb};

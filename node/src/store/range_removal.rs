@@ -125,7 +125,9 @@ mod tests {
         let rows = (0..4000).map(row).collect::<Vec<_>>();
         sorted.write_to_last_level(rows.iter().map(|row| &row[..]));
         let range = (row(1001), row(1003));
-        state.write(range_deletions(std::slice::from_ref(&range))).unwrap();
+        state
+            .write(range_deletions(std::slice::from_ref(&range)))
+            .unwrap();
         sorted.flush_above_last_level();
         assert_eq!(count_rows(state, &range), 0);
         range
@@ -148,7 +150,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let engine = small_engine(dir.path());
         let range = write_deleted_range(&engine.state);
-        engine.state.mark_removals(std::slice::from_ref(&range)).unwrap();
+        engine
+            .state
+            .mark_removals(std::slice::from_ref(&range))
+            .unwrap();
         engine.state.delete_files(&range.0, &range.1).unwrap();
         assert_ne!(
             count_rows(&engine.state, &range),

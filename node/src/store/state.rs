@@ -151,8 +151,7 @@ fn scan_rows(
         }
         rows.next();
     }
-    rows.status()
-        .map_err(|error| state.read_error(from, error))
+    rows.status().map_err(|error| state.read_error(from, error))
 }
 
 /// Snapshot of the database, for several consistent reads.
@@ -233,7 +232,9 @@ impl StateDb {
         match self.inner.db.get_pinned_opt(key, &self.inner.cache_only) {
             Ok(Some(row)) => Ok(CachedRead::Row(Bytes::copy_from_slice(&row))),
             Ok(None) => Ok(CachedRead::Absent),
-            Err(error) if error.kind() == rocksdb::ErrorKind::Incomplete => Ok(CachedRead::NotCached),
+            Err(error) if error.kind() == rocksdb::ErrorKind::Incomplete => {
+                Ok(CachedRead::NotCached)
+            }
             Err(error) => Err(self.inner.read_error(key, error)),
         }
     }

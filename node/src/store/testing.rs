@@ -54,12 +54,18 @@ impl<'a> LevelFixture<'a> {
         self.0.db().set_options(&trigger("1")).unwrap();
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
         while self.file_count(0) > 0 {
-            assert!(std::time::Instant::now() < deadline, "timed out waiting for a compaction");
+            assert!(
+                std::time::Instant::now() < deadline,
+                "timed out waiting for a compaction"
+            );
             std::thread::yield_now();
         }
         self.0.db().set_options(&trigger("1000")).unwrap();
         let above: u64 = (1..6).map(|level| self.file_count(level)).sum();
-        assert_ne!(above, 0, "no file lies between the first level and the last");
+        assert_ne!(
+            above, 0,
+            "no file lies between the first level and the last"
+        );
     }
 
     fn file_count(&self, level: u32) -> u64 {

@@ -20,8 +20,8 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsStream;
 
+use super::peer::{CertificateHolder, PeerIdentity};
 use super::preamble::{self, ConnectionPurpose};
-use super::peer::{PeerIdentity, CertificateHolder};
 use super::reload::Tls;
 use super::stream::PeerStream;
 
@@ -123,10 +123,7 @@ impl ConnectionQueue {
 impl WorkerQueues {
     fn new(queues: Vec<ConnectionQueue>) -> Self {
         let next = AtomicUsize::new(0);
-        Self {
-            queues,
-            next,
-        }
+        Self { queues, next }
     }
 
     fn next_queue(&self) -> Option<&ConnectionQueue> {
@@ -186,7 +183,12 @@ async fn accept_all(listener: TcpListener, tls: Option<Arc<Tls>>, queues: Arc<Co
 }
 
 /// Brings an accepted connection to the queue of its purpose, or logs why that failed.
-async fn receive(tcp: TcpStream, from: SocketAddr, tls: Option<Arc<Tls>>, queues: Arc<ConnectionQueues>) {
+async fn receive(
+    tcp: TcpStream,
+    from: SocketAddr,
+    tls: Option<Arc<Tls>>,
+    queues: Arc<ConnectionQueues>,
+) {
     // Without the option, a connection is only slower.
     let _ = tcp.set_nodelay(true);
     let routed = tokio::time::timeout(HANDSHAKE_TIMEOUT, queues.route(tcp, tls.clone())).await;
@@ -247,7 +249,8 @@ async fn handshake(tls: &Tls, tcp: TcpStream) -> Result<PeerStream, String> {
     let accepted = tls.acceptor().accept(tcp).await;
     let stream = accepted.map_err(|error| error.to_string())?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let holder = CertificateHolder::from_chain(chain).map_err(|reason| format!("its certificate {reason}"))?;
+    let holder = CertificateHolder::from_chain(chain)
+        .map_err(|reason| format!("its certificate {reason}"))?;
     Ok(PeerStream::encrypted(
         TlsStream::Server(stream),
         PeerIdentity::Certified(holder),

@@ -13,8 +13,8 @@ use tonic::{Code, Status};
 use tower::service_fn;
 
 use super::diagnosis;
+use super::peer::{CertificateHolder, PeerIdentity};
 use super::preamble::{self, ConnectionPurpose};
-use super::peer::{PeerIdentity, CertificateHolder};
 use super::reload::Tls;
 use super::stream::PeerStream;
 
@@ -208,8 +208,8 @@ async fn handshake(
         .map_err(|error| wrong_peer(diagnosis::handshake_failure(&error, host, &tls.ca_path())))?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     // The handshake has verified that it may serve and names the host; this refuses wildcards.
-    let holder =
-        CertificateHolder::from_chain(chain).map_err(|reason| wrong_peer(format!("its certificate {reason}")))?;
+    let holder = CertificateHolder::from_chain(chain)
+        .map_err(|reason| wrong_peer(format!("its certificate {reason}")))?;
     Ok(PeerStream::encrypted(
         TlsStream::Client(stream),
         PeerIdentity::Certified(holder),

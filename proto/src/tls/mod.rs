@@ -23,8 +23,8 @@ mod acceptor;
 mod diagnosis;
 mod dial;
 mod files;
-mod preamble;
 mod peer;
+mod preamble;
 mod reload;
 mod stream;
 
@@ -34,6 +34,6 @@ mod tests;
 pub use acceptor::{AcceptedConnections, Connections, accept};
 pub use dial::{DialError, Dialer, host_of};
 pub use files::{TlsError, TlsFiles, valid_until};
-pub use peer::{PeerIdentity, CertificateHolder};
-pub use reload::{TlsRole, Tls};
+pub use peer::{CertificateHolder, PeerIdentity};
+pub use reload::{Tls, TlsRole};
 pub use stream::PeerStream;

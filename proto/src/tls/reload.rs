@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 
-use super::files::{TlsMaterial, TlsError, TlsFiles};
+use super::files::{TlsError, TlsFiles, TlsMaterial};
 use super::peer::CertificateHolder;
 
 /// Interval at which the files are checked for changes.
@@ -139,15 +139,22 @@ impl Tls {
     }
 
     /// Counts a connection that was refused, and logs it at most at intervals.
-    pub(super) fn record_refused(&self, from: &dyn std::fmt::Display, reason: &dyn std::fmt::Display) {
+    pub(super) fn record_refused(
+        &self,
+        from: &dyn std::fmt::Display,
+        reason: &dyn std::fmt::Display,
+    ) {
         let refused = 1 + self.refused_connections.fetch_add(1, Ordering::Relaxed);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
         let last = self.last_logged_ms.load(Ordering::Relaxed);
-        let is_due = now.abs_diff(last) >= u64::try_from(REFUSAL_LOG_INTERVAL.as_millis()).unwrap_or(u64::MAX);
+        let is_due = now.abs_diff(last)
+            >= u64::try_from(REFUSAL_LOG_INTERVAL.as_millis()).unwrap_or(u64::MAX);
         let swap = |last| {
             let order = Ordering::Relaxed;
-            self.last_logged_ms.compare_exchange(last, now, order, order).is_ok()
+            self.last_logged_ms
+                .compare_exchange(last, now, order, order)
+                .is_ok()
         };
         if is_due && swap(last) {
             tracing::warn!(%from, %reason, refused, "connection to the rpc port refused");

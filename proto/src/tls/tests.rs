@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
-    PeerIdentity, Connections, DialError, Dialer, TlsRole, Tls, TlsError, TlsFiles, accept, host_of,
+    Connections, DialError, Dialer, PeerIdentity, Tls, TlsError, TlsFiles, TlsRole, accept, host_of,
 };
 
 const NODE: &[Usage] = &[Usage::ServerAuth, Usage::ClientAuth];
@@ -204,7 +204,11 @@ async fn nodes_and_routers_reach_a_node_and_are_distinguished() {
         panic!("a caller without a certificate");
     };
     assert!(peer.is_node());
-    assert!(peer.names_host("eu1.example") && peer.names_host("EU1.example") && peer.names_host("10.0.0.1"));
+    assert!(
+        peer.names_host("eu1.example")
+            && peer.names_host("EU1.example")
+            && peer.names_host("10.0.0.1")
+    );
     for other in [
         "eu2.example",
         "example",

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cloudkv_common::config::{
-    ListenAddress, FilePath, LogFormatKind, HostPorts, Kib, LogLevels, LogFormat, Optional, Mib, RegionNameKind, Networks, Number,
-    RegionName, Secret, TimeSpan, SecretToken,
+    FilePath, HostPorts, Kib, ListenAddress, LogFormat, LogFormatKind, LogLevels, Mib, Networks,
+    Number, Optional, RegionName, RegionNameKind, Secret, SecretToken, TimeSpan,
 };
 use cloudkv_common::network::Network;
 

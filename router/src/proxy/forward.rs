@@ -13,15 +13,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cloudkv_common::server::{RequestOrigin, RequestBody, Authoritative};
+use cloudkv_common::server::{Authoritative, RequestBody, RequestOrigin};
 use http::{Response, StatusCode};
 
-use super::request_head::RequestHead;
 use super::refusal::Refusal;
 use super::relay::ResponseBody;
+use super::request_head::RequestHead;
 use super::{Proxy, forwarding_headers};
-use crate::topology::{TriedNodes, Node, RegionView, TopologyView};
-use crate::upstream::{SendLimits, SendError, RequestPayload, NodeResponse, BodyMemory, NodeRequest, send};
+use crate::topology::{Node, RegionView, TopologyView, TriedNodes};
+use crate::upstream::{
+    BodyMemory, NodeRequest, NodeResponse, RequestPayload, SendError, SendLimits, send,
+};
 
 /// Maximum number of nodes of a region that are tried, one after the other.
 const MAX_ATTEMPTS_PER_REGION: u32 = 4;
@@ -79,11 +81,21 @@ impl Proxy {
     ) -> Result<Response<ResponseBody>, Refusal> {
         let memory = || {
             let peer = origin.peer.ip();
-            let is_proxy = self.settings.trusted_proxies.iter().any(|it| it.contains(peer));
+            let is_proxy = self
+                .settings
+                .trusted_proxies
+                .iter()
+                .any(|it| it.contains(peer));
             let memory = Arc::clone(&self.settings.retry_memory);
             BodyMemory::new(memory, (!is_proxy).then_some(peer))
         };
-        let payload = RequestPayload::read(body, self.settings.retry_buffer_bytes, head.expects_continue, memory).await;
+        let payload = RequestPayload::read(
+            body,
+            self.settings.retry_buffer_bytes,
+            head.expects_continue,
+            memory,
+        )
+        .await;
         let payload = payload.map_err(|_| Refusal::aborted_body())?;
         let body_time = match payload {
             RequestPayload::Empty | RequestPayload::Buffered(_) => Duration::ZERO,
@@ -166,7 +178,9 @@ impl Proxy {
                     // Not executed. If no other node succeeds, this is the response.
                     unavailable = Some((response, node));
                 }
-                Some(Ok(response)) => return Outcome::Responded(self.relay_response(response, node)),
+                Some(Ok(response)) => {
+                    return Outcome::Responded(self.relay_response(response, node));
+                }
                 Some(Err(_)) if attempts.payload.is_aborted() => return Outcome::Aborted,
                 Some(Err(error)) => {
                     if self.record_failure(&error, node, head) {
@@ -215,7 +229,10 @@ impl Proxy {
             attempt = attempts.count,
             "forwarding request"
         );
-        if let Some(buffered) = attempts.payload.buffered().and_then(|body| head.buffered(body))
+        if let Some(buffered) = attempts
+            .payload
+            .buffered()
+            .and_then(|body| head.buffered(body))
             && let Some(outcome) = node.streams.send(self.worker, buffered, timeout).await
         {
             self.metrics.streamed.increment();

@@ -68,7 +68,11 @@ fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
 }
 
 /// Sets the forwarding headers. Existing ones are trusted from trusted proxies only.
-pub(super) fn set_forwarding_headers(headers: &mut HeaderMap, origin: &RequestOrigin, trusted: &[Network]) {
+pub(super) fn set_forwarding_headers(
+    headers: &mut HeaderMap,
+    origin: &RequestOrigin,
+    trusted: &[Network],
+) {
     let peer = origin.peer.ip().to_canonical();
     let is_trusted = trusted.iter().any(|network| network.contains(peer));
     let previous = if is_trusted {
@@ -95,7 +99,9 @@ fn remove_forwarding_headers(headers: &mut HeaderMap) {
 /// Returns the client's address as a trusted proxy forwards it, if its form is valid.
 fn trusted_forwarded_for(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut lines = headers.get_all(&FORWARDED_FOR).iter();
-    let line = lines.next().filter(|line| line.len() <= MAX_FORWARDED_BYTES);
+    let line = lines
+        .next()
+        .filter(|line| line.len() <= MAX_FORWARDED_BYTES);
     line.filter(|_| lines.next().is_none()).cloned()
 }
 

@@ -10,13 +10,13 @@
 //! | `refusal` | the router's own error responses |
 //! | `metrics` | counters and histograms |
 
-mod retry_budget;
 mod forward;
-mod request_head;
 mod forwarding_headers;
 mod metrics;
 mod refusal;
 mod relay;
+mod request_head;
+mod retry_budget;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,17 +24,19 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use cloudkv_common::network::Network;
 use cloudkv_common::server::request_id::{self, X_REQUEST_ID};
-use cloudkv_common::server::{RequestHandler, ConnectionMetrics, MemoryBudget, RequestOrigin, RequestBody, check_head};
+use cloudkv_common::server::{
+    ConnectionMetrics, MemoryBudget, RequestBody, RequestHandler, RequestOrigin, check_head,
+};
 use http::{HeaderValue, Method, Request, Response};
 
-pub use retry_budget::RetryBudget;
 pub use metrics::ProxyMetrics;
-pub use relay::{ResponseBody, RelayError};
+pub use relay::{RelayError, ResponseBody};
+pub use retry_budget::RetryBudget;
 
 use crate::config::Domain;
 use crate::topology::TopologyView;
-use request_head::RequestHead;
 use refusal::Refusal;
+use request_head::RequestHead;
 
 /// Settings of forwarding.
 #[derive(Clone, Debug)]
@@ -149,7 +151,8 @@ impl RequestHandler for Proxy {
             if !response.headers().contains_key(&X_REQUEST_ID) {
                 response.headers_mut().insert(&X_REQUEST_ID, id);
             }
-            self.metrics.record_response(response.status(), started.elapsed());
+            self.metrics
+                .record_response(response.status(), started.elapsed());
             response
         }
     }

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::topology::Node;
-use crate::upstream::{PooledConnection, NodeResponse};
+use crate::upstream::{NodeResponse, PooledConnection};
 
 /// Time without progress after which a response is aborted.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -84,7 +84,11 @@ impl ResponseBody {
 
     /// Creates the body of a node's response. If it has arrived completely, its connection is
     /// returned at once.
-    pub(super) fn from_node(sent: NodeResponse, node: Arc<Node>, worker: usize) -> (http::response::Parts, Self) {
+    pub(super) fn from_node(
+        sent: NodeResponse,
+        node: Arc<Node>,
+        worker: usize,
+    ) -> (http::response::Parts, Self) {
         let (parts, source) = sent.response.into_parts();
         let pool_return = PoolReturn {
             node,

@@ -13,7 +13,7 @@ use super::forwarding_headers;
 use super::refusal::Refusal;
 use crate::hosts::{RegionSelector, select_region};
 use crate::topology::TopologyView;
-use crate::upstream::{UpstreamBody, BufferedRequest};
+use crate::upstream::{BufferedRequest, UpstreamBody};
 
 /// Prefix of the paths of keys.
 const KEY_PATH_PREFIX: &str = "/kv/";

@@ -66,12 +66,18 @@ impl EventLog {
         // Nothing is logged before all addresses were tried.
         let are_tried = watched.iter().all(|it| self.failures.contains_key(it));
         let is_over = |logged: Instant| now.duration_since(logged) >= SILENCE_INTERVAL;
-        let is_due = self.silence.as_ref().is_none_or(|it| is_over(it.last_logged));
+        let is_due = self
+            .silence
+            .as_ref()
+            .is_none_or(|it| is_over(it.last_logged));
         if watched.is_empty() || !are_tried || !is_due {
             return;
         }
         let since = self.silence.as_ref().map_or(now, |it| it.since);
-        self.silence = Some(Silence { since, last_logged: now });
+        self.silence = Some(Silence {
+            since,
+            last_logged: now,
+        });
         let reasons = self.failures.iter();
         let reasons: Vec<String> = reasons
             .map(|(address, reason)| format!("{address}: {reason}"))
@@ -92,7 +98,10 @@ impl EventLog {
             self.has_logged_ready = true;
             let names: Vec<&str> = regions.iter().map(|region| region.name.as_str()).collect();
             let nodes: usize = regions.iter().map(|region| region.nodes.len()).sum();
-            let (after, regions) = (format_seconds(now.duration_since(self.started_at)), names.join(", "));
+            let (after, regions) = (
+                format_seconds(now.duration_since(self.started_at)),
+                names.join(", "),
+            );
             tracing::info!(after, regions, nodes, "ready");
         }
         let name = |number: u32| {

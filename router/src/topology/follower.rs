@@ -17,10 +17,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Endpoint;
 use tonic::{Status, Streaming};
 
-use super::health_check::run_health_checks;
-use super::region_choice::RegionChoice;
 use super::event_log::EventLog;
+use super::health_check::run_health_checks;
 use super::node::Node;
+use super::region_choice::RegionChoice;
 use super::reports::TopologyReports;
 use super::view::TopologyView;
 use crate::upstream::ConnectSettings;
@@ -142,19 +142,25 @@ impl Follower {
             is_wanted
         });
         for address in wanted {
-            let (events, dialer) = (self.event_sender.clone(), self.settings.connect.dialer.clone());
-            self.watchers
-                .entry(address)
-                .or_insert_with_key(|address| spawn_guarded(watch_node(address.clone(), dialer, events)));
+            let (events, dialer) = (
+                self.event_sender.clone(),
+                self.settings.connect.dialer.clone(),
+            );
+            self.watchers.entry(address).or_insert_with_key(|address| {
+                spawn_guarded(watch_node(address.clone(), dialer, events))
+            });
         }
         let reports = &self.reports;
         let is_present = |node: &Arc<Node>| reports.nodes().any(|other| Arc::ptr_eq(node, other));
         self.health_checks.retain(|_, (node, _)| is_present(node));
         for node in reports.nodes() {
             let interval = self.settings.check_interval;
-            self.health_checks
-                .entry(node.id)
-                .or_insert_with(|| (node.clone(), spawn_guarded(run_health_checks(node.clone(), interval))));
+            self.health_checks.entry(node.id).or_insert_with(|| {
+                (
+                    node.clone(),
+                    spawn_guarded(run_health_checks(node.clone(), interval)),
+                )
+            });
         }
     }
 
@@ -174,7 +180,10 @@ impl Follower {
         if before != current {
             self.publish();
             if before != 0 {
-                let (from, to) = (self.reports.region_name(before), self.reports.region_name(current));
+                let (from, to) = (
+                    self.reports.region_name(before),
+                    self.reports.region_name(current),
+                );
                 tracing::warn!(from, to, "current region changed");
             }
         }
@@ -204,7 +213,11 @@ async fn watch_node(address: String, dialer: Dialer, events: EventSender) {
                 backoff = RETRY_BACKOFF.0;
                 let error = forward_reports(&address, reports, &events).await;
                 tracing::debug!(address, %error, "topology stream ended");
-                if events.send((address.clone(), NodeEvent::Lost)).await.is_err() {
+                if events
+                    .send((address.clone(), NodeEvent::Lost))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -226,7 +239,11 @@ async fn watch_node(address: String, dialer: Dialer, events: EventSender) {
 }
 
 /// Forwards a node's reports until the stream ends, and returns the reason.
-async fn forward_reports(address: &str, mut reports: Streaming<pb::Topology>, events: &EventSender) -> Status {
+async fn forward_reports(
+    address: &str,
+    mut reports: Streaming<pb::Topology>,
+    events: &EventSender,
+) -> Status {
     loop {
         let report = match tokio::time::timeout(REPORT_TIMEOUT, reports.message()).await {
             Ok(Ok(Some(report))) => report,

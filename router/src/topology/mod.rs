@@ -10,16 +10,16 @@
 //! | `event_log` | logs changes of the topology |
 //! | `health_check` | checks periodically whether each node serves |
 
-mod health_check;
-mod region_choice;
-mod follower;
 mod event_log;
+mod follower;
+mod health_check;
 mod node;
+mod region_choice;
 mod reports;
 mod view;
 
-pub use region_choice::{RegionChoice, RegionSample};
 pub use follower::{Follower, FollowerSettings};
 pub use node::Node;
+pub use region_choice::{RegionChoice, RegionSample};
 pub use reports::TopologyReports;
-pub use view::{TriedNodes, RegionView, TopologyView};
+pub use view::{RegionView, TopologyView, TriedNodes};

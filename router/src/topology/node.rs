@@ -8,7 +8,7 @@ use cloudkv_proto::tls::{DialError, Dialer, PeerStream};
 use http::HeaderValue;
 use tokio::sync::Notify;
 
-use crate::upstream::{NodeStreams, ConnectionPools, ConnectSettings};
+use crate::upstream::{ConnectSettings, ConnectionPools, NodeStreams};
 
 /// Divisor for the weight of a new round trip in the moving average.
 const AVERAGE_DIVISOR: u64 = 8;
@@ -39,7 +39,12 @@ pub struct Node {
 
 impl Node {
     /// Creates a node of a cluster, which counts as available; `http` and `rpc` are its addresses.
-    pub fn new(cluster_id: &str, id: u64, (http, rpc): (&str, &str), reach: &ConnectSettings) -> Self {
+    pub fn new(
+        cluster_id: &str,
+        id: u64,
+        (http, rpc): (&str, &str),
+        reach: &ConnectSettings,
+    ) -> Self {
         Self {
             id,
             http: http.to_owned(),

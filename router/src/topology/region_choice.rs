@@ -39,7 +39,12 @@ pub struct RegionChoice {
 impl RegionChoice {
     /// Updates the choice from new samples of all regions, and returns the current region; `home`
     /// is the region of the router.
-    pub fn update(&mut self, now: Instant, regions: &[RegionSample], home: Option<u32>) -> Option<u32> {
+    pub fn update(
+        &mut self,
+        now: Instant,
+        regions: &[RegionSample],
+        home: Option<u32>,
+    ) -> Option<u32> {
         let sample_of = |number: u32| regions.iter().find(|sample| sample.region == number);
         let Some(current) = self.current.and_then(sample_of).copied() else {
             return self.choose_first(now, regions, home);
@@ -64,7 +69,12 @@ impl RegionChoice {
         }
     }
 
-    fn choose_first(&mut self, now: Instant, regions: &[RegionSample], home: Option<u32>) -> Option<u32> {
+    fn choose_first(
+        &mut self,
+        now: Instant,
+        regions: &[RegionSample],
+        home: Option<u32>,
+    ) -> Option<u32> {
         let first = first_region(regions, home);
         let since = *self.unhealthy_since.get_or_insert(now);
         let is_waiting = home.is_some() && now.saturating_duration_since(since) < UNHEALTHY_TIMEOUT;
@@ -108,7 +118,10 @@ impl RegionChoice {
 /// First choice: the home region if it is healthy, else the nearest one, else any.
 fn first_region(regions: &[RegionSample], home: Option<u32>) -> Option<u32> {
     let is_home = |sample: &&RegionSample| Some(sample.region) == home;
-    let healthy_home = regions.iter().find(|it| is_home(it) && it.is_healthy).copied();
+    let healthy_home = regions
+        .iter()
+        .find(|it| is_home(it) && it.is_healthy)
+        .copied();
     healthy_home
         .or_else(|| nearest(regions.iter()))
         .or_else(|| regions.iter().find(is_home).copied())
@@ -127,7 +140,9 @@ fn nearest<'a>(regions: impl Iterator<Item = &'a RegionSample>) -> Option<Region
 /// Returns whether `current` is 30 % slower than `other`.
 fn is_slower(current: &RegionSample, other: &RegionSample) -> bool {
     match (current.round_trip, other.round_trip) {
-        (Some(current), Some(other)) => current > (other * 13 / 10).max(other + MIN_ROUND_TRIP_DIFFERENCE),
+        (Some(current), Some(other)) => {
+            current > (other * 13 / 10).max(other + MIN_ROUND_TRIP_DIFFERENCE)
+        }
         (Some(_) | None, None) | (None, Some(_)) => false,
     }
 }
@@ -167,7 +182,8 @@ mod tests {
     fn the_first_choice_is_home_or_else_the_nearest_healthy_region() {
         let now = Instant::now();
         let regions = [sample(EU, true, 90), sample(US, true, 5)];
-        let first = |home, regions: &[RegionSample]| RegionChoice::default().update(now, regions, home);
+        let first =
+            |home, regions: &[RegionSample]| RegionChoice::default().update(now, regions, home);
         assert_eq!(first(Some(EU), &regions), Some(EU));
         assert_eq!(first(None, &regions), Some(US));
         assert_eq!(first(Some(9), &regions), Some(US));

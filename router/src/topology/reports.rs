@@ -10,8 +10,8 @@ use std::sync::Arc;
 use cloudkv_proto::v1 as pb;
 use http::HeaderValue;
 
-use super::region_choice::RegionSample;
 use super::node::Node;
+use super::region_choice::RegionSample;
 use super::view::{RegionView, TopologyView};
 use crate::upstream::ConnectSettings;
 
@@ -178,7 +178,10 @@ impl TopologyReports {
     }
 
     fn leader(&self, region: u32, shard: usize) -> Option<u64> {
-        let reports = self.by_address.values().filter(|report| report.region == region);
+        let reports = self
+            .by_address
+            .values()
+            .filter(|report| report.region == region);
         let leaders =
             reports.filter_map(|report| Some((report.node_id, report.leaders.get(shard)?)));
         let itself = leaders
@@ -193,7 +196,9 @@ impl TopologyReports {
     }
 
     fn has_report_of(&self, node: u64) -> bool {
-        self.by_address.values().any(|report| report.node_id == node)
+        self.by_address
+            .values()
+            .any(|report| report.node_id == node)
     }
 }
 

@@ -93,7 +93,12 @@ impl RegionView {
     ///
     /// First the leader of its shard; then the nearest nodes, round robin by `rotation`; then the
     /// others, with nodes that are down at the end.
-    pub fn pick_node(&self, shard: Option<u16>, tried: &TriedNodes, rotation: u32) -> Option<usize> {
+    pub fn pick_node(
+        &self,
+        shard: Option<u16>,
+        tried: &TriedNodes,
+        rotation: u32,
+    ) -> Option<usize> {
         let leader =
             shard.and_then(|shard| self.leaders.get(usize::from(shard)).copied().flatten());
         if let Some(leader) = leader
@@ -159,7 +164,14 @@ mod tests {
     use crate::upstream::ConnectSettings;
 
     fn region(nodes: usize, leaders: &[Option<usize>]) -> RegionView {
-        let node = |id| Arc::new(Node::new("c", id as u64, ("a:1", "a:2"), &ConnectSettings::default()));
+        let node = |id| {
+            Arc::new(Node::new(
+                "c",
+                id as u64,
+                ("a:1", "a:2"),
+                &ConnectSettings::default(),
+            ))
+        };
         RegionView {
             number: 1,
             name: "eu".to_owned(),
@@ -237,7 +249,9 @@ mod tests {
             ],
             current: 0,
         };
-        let fail = |region: usize, node: usize| view.regions[region].nodes[node].record_failure(&"refused");
+        let fail = |region: usize, node: usize| {
+            view.regions[region].nodes[node].record_failure(&"refused")
+        };
         fail(0, 0);
         assert_eq!(view.first_region(), 0, "another node may know the leader");
         fail(0, 1);

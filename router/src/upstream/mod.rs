@@ -8,13 +8,13 @@
 //! | `request_body` | the body of a request on its way to a node |
 //! | `send` | sends a request once, and classifies its outcome |
 
-mod node_streams;
-mod request_body;
-mod pool;
-mod send;
 mod counting_stream;
+mod node_streams;
+mod pool;
+mod request_body;
+mod send;
 
-pub use node_streams::{NodeStreams, ConnectSettings, BufferedRequest};
-pub use request_body::{UpstreamBody, RequestPayload, BodyMemory};
+pub use node_streams::{BufferedRequest, ConnectSettings, NodeStreams};
 pub use pool::{ConnectionPools, PooledConnection};
-pub use send::{SendLimits, SendError, NodeResponse, NodeRequest, send};
+pub use request_body::{BodyMemory, RequestPayload, UpstreamBody};
+pub use send::{NodeRequest, NodeResponse, SendError, SendLimits, send};

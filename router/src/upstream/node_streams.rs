@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloudkv_common::rpc::headers::{read_headers, write_headers};
-use cloudkv_common::rpc::{CallError, Greeting, StreamKind, RpcClient, RpcClientSettings, CallQueueBudget};
+use cloudkv_common::rpc::{
+    CallError, CallQueueBudget, Greeting, RpcClient, RpcClientSettings, StreamKind,
+};
 use cloudkv_common::server::Authoritative;
 use cloudkv_proto::tls::Dialer;
 use cloudkv_proto::v1::{self as pb, call, reply};
@@ -90,7 +92,15 @@ impl NodeStreams {
             let (runtime, dialer) = (Handle::current(), self.dialer.clone());
             let budget = CallQueueBudget::from_settings(&STREAM_LIMITS);
             let kind = StreamKind::Users;
-            RpcClient::start(&runtime, dialer, greeting, kind, address, STREAM_LIMITS, budget)
+            RpcClient::start(
+                &runtime,
+                dialer,
+                greeting,
+                kind,
+                address,
+                STREAM_LIMITS,
+                budget,
+            )
         })
     }
 
@@ -115,7 +125,9 @@ impl NodeStreams {
                 Some(decode(&reply).ok_or_else(invalid))
             }
             Ok(reply::Body::Refused(_)) => None,
-            Ok(_) => Some(Err(SendError::Lost("the reply is for another call".to_owned()))),
+            Ok(_) => Some(Err(SendError::Lost(
+                "the reply is for another call".to_owned(),
+            ))),
             Err(error) => send_error(error).map(Err),
         }
     }

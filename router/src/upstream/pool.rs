@@ -9,8 +9,8 @@ use crossbeam_utils::CachePadded;
 use hyper::client::conn::http1::SendRequest;
 use parking_lot::Mutex;
 
-use super::request_body::UpstreamBody;
 use super::counting_stream::AcceptedBytes;
+use super::request_body::UpstreamBody;
 
 /// Time after which an idle connection is closed: well before the node would close it, since the
 /// outcome of a request is unknown if its connection is closed meanwhile.
@@ -65,7 +65,8 @@ impl ConnectionPools {
     pub fn take(&self, worker: usize, now: Instant) -> Option<PooledConnection> {
         let mut idle = self.worker_pool(worker).lock();
         let is_usable = |idle: &IdleConnection| {
-            idle.connection.requests.is_ready() && now.saturating_duration_since(idle.since) < IDLE_TIMEOUT
+            idle.connection.requests.is_ready()
+                && now.saturating_duration_since(idle.since) < IDLE_TIMEOUT
         };
         let index = idle.iter().rposition(is_usable)?;
         Some(idle.swap_remove(index).connection)
@@ -78,10 +79,7 @@ impl ConnectionPools {
             return;
         }
         let since = now;
-        let idle = IdleConnection {
-            connection,
-            since,
-        };
+        let idle = IdleConnection { connection, since };
         self.worker_pool(worker).lock().push(idle);
     }
 

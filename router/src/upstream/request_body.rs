@@ -265,12 +265,16 @@ impl BodyState {
 
     /// Returns whether no chunk follows the one with this number.
     fn is_complete(&self, next: usize) -> bool {
-        (self.is_ended || self.source.is_end_stream()) && !self.is_aborted && next >= self.chunks.len()
+        (self.is_ended || self.source.is_end_stream())
+            && !self.is_aborted
+            && next >= self.chunks.len()
     }
 
     /// Buffers a chunk, if there is memory for all of them so far.
     fn buffer(&mut self, data: &Bytes) -> bool {
-        let remaining = self.remaining_bytes.and_then(|room| room.checked_sub(data.len()));
+        let remaining = self
+            .remaining_bytes
+            .and_then(|room| room.checked_sub(data.len()));
         self.remaining_bytes = remaining.filter(|_| self.memory.try_take(data.len()));
         if self.remaining_bytes.is_some() {
             self.chunks.push(data.clone());

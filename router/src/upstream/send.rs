@@ -15,9 +15,9 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 
-use super::request_body::{UpstreamBody, RequestPayload};
-use super::pool::PooledConnection;
 use super::counting_stream::{AcceptedBytes, CountingStream};
+use super::pool::PooledConnection;
+use super::request_body::{RequestPayload, UpstreamBody};
 use crate::topology::Node;
 
 /// Time to connect to a node, including the TLS handshake.
@@ -139,7 +139,8 @@ async fn exchange(
             let is_nothing_accepted = connection.accepted.count() == before;
             Err(if is_returned {
                 SendError::NotSent(reason)
-            } else if is_nothing_accepted || (request.is_body_read_first && !request.payload.is_forwarded())
+            } else if is_nothing_accepted
+                || (request.is_body_read_first && !request.payload.is_forwarded())
             {
                 SendError::NotRead(reason)
             } else {
@@ -150,7 +151,10 @@ async fn exchange(
 }
 
 async fn connect(node: &Arc<Node>, limits: SendLimits) -> Result<PooledConnection, SendError> {
-    let open = node.pools.try_open(limits.max_connections).ok_or(SendError::Busy)?;
+    let open = node
+        .pools
+        .try_open(limits.max_connections)
+        .ok_or(SendError::Busy)?;
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, node.connect()).await;
     let stream = connected
         .map_err(|_| SendError::NotSent(format!("no connection within {CONNECT_TIMEOUT:?}")))?
@@ -161,7 +165,8 @@ async fn connect(node: &Arc<Node>, limits: SendLimits) -> Result<PooledConnectio
         .max_buf_size(MAX_READ_BYTES)
         .handshake(TokioIo::new(stream))
         .await;
-    let (requests, connection) = handshake.map_err(|error| SendError::NotSent(error.to_string()))?;
+    let (requests, connection) =
+        handshake.map_err(|error| SendError::NotSent(error.to_string()))?;
     tokio::spawn(async move {
         let _open = open;
         if let Err(error) = connection.await {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use cloudkv_cluster_tests::Bucket;
-use cloudkv_cluster_tests::faults::{PlainLoad, LoadPattern};
-use cloudkv_cluster_tests::region::{RegionOptions, MultiRegionCluster};
+use cloudkv_cluster_tests::faults::{LoadPattern, PlainLoad};
+use cloudkv_cluster_tests::region::{MultiRegionCluster, RegionOptions};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -145,7 +145,13 @@ async fn measure_at(args: &Args, rate: u64, seconds: u64) -> Result<RateResult> 
     let delay = Duration::from_millis(args.delay_ms);
     world.delay_regions(delay);
     let target = [world.seat(0).http()];
-    let load = PlainLoad::start(&target, &bucket, CLIENT_COUNT, LoadPattern::NewKeys, Some(rate as f64));
+    let load = PlainLoad::start(
+        &target,
+        &bucket,
+        CLIENT_COUNT,
+        LoadPattern::NewKeys,
+        Some(rate as f64),
+    );
     // Until the rate is steady nothing is measured.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (started, before) = (Instant::now(), load.requests());

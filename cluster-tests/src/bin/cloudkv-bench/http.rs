@@ -17,7 +17,12 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub type FullResponse = http::Response<Bytes>;
 
 /// Sends one request on a connection of its own.
-pub async fn request(addr: SocketAddr, method: &str, path: &str, body: Vec<u8>) -> Result<FullResponse> {
+pub async fn request(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<FullResponse> {
     timeout(REQUEST_TIMEOUT, exchange(addr, method, path, body))
         .await
         .with_context(|| format!("{method} {addr}{path} timed out"))?
@@ -25,7 +30,12 @@ pub async fn request(addr: SocketAddr, method: &str, path: &str, body: Vec<u8>) 
 }
 
 /// Sends a request like [`request`], but any status but 2xx is an error.
-pub async fn expect_success(addr: SocketAddr, method: &str, path: &str, body: Vec<u8>) -> Result<FullResponse> {
+pub async fn expect_success(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<FullResponse> {
     let response = request(addr, method, path, body).await?;
     let text = String::from_utf8_lossy(response.body());
     ensure!(
@@ -36,7 +46,12 @@ pub async fn expect_success(addr: SocketAddr, method: &str, path: &str, body: Ve
     Ok(response)
 }
 
-async fn exchange(addr: SocketAddr, method: &str, path: &str, body: Vec<u8>) -> Result<FullResponse> {
+async fn exchange(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<FullResponse> {
     let stream = TcpStream::connect(addr).await.context("connect")?;
     stream.set_nodelay(true).context("set TCP_NODELAY")?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))

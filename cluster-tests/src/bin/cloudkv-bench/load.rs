@@ -155,10 +155,7 @@ impl Args {
             (0.1..=86_400.0).contains(&self.seconds),
             "--seconds: 0.1 to 86400"
         );
-        ensure!(
-            (0.0..=3600.0).contains(&self.warmup),
-            "--warmup: 0 to 3600"
-        );
+        ensure!((0.0..=3600.0).contains(&self.warmup), "--warmup: 0 to 3600");
         ensure!(
             self.rate.is_none_or(|rate| (1.0..=1e7).contains(&rate)),
             "--rate: 1 to 10000000"

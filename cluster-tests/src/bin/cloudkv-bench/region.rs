@@ -190,7 +190,9 @@ async fn measure_nodes(
         ..RegionOptions::default()
     };
     let region = Region::start_with(options).await;
-    let clients: Vec<_> = (0..NODE_COUNT).map(|seat| region.seat(seat).http()).collect();
+    let clients: Vec<_> = (0..NODE_COUNT)
+        .map(|seat| region.seat(seat).http())
+        .collect();
     let first = *clients.first().context("a node")?;
     let bucket = create_bucket(first).await?;
     let pids = region.nodes.iter().filter_map(|member| member.pid());
@@ -278,7 +280,8 @@ fn markdown(report: &Report) -> String {
     loads.dedup();
     for (connections, operation, server) in loads {
         let number = |of: fn(&LoadResult) -> f64| {
-            median_of_rounds(&report.cells, (server, operation, connections), of).unwrap_or_default()
+            median_of_rounds(&report.cells, (server, operation, connections), of)
+                .unwrap_or_default()
         };
         table.add(vec![
             format!("{} {connections} conn.", operation.method()),

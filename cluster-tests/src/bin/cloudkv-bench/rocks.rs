@@ -45,7 +45,10 @@ pub struct Throughput {
 
 /// Measures and prints JSON.
 pub fn run(args: &Args) -> Result<()> {
-    ensure!((0.1..=600.0).contains(&args.seconds), "--seconds: 0.1 to 600");
+    ensure!(
+        (0.1..=600.0).contains(&args.seconds),
+        "--seconds: 0.1 to 600"
+    );
     let dir = process::work_dir(&args.data_dir)?;
     let limit = Duration::from_secs_f64(args.seconds);
     let numbers = args.value_size.iter().map(|size| {

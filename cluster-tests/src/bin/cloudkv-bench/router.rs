@@ -7,7 +7,7 @@
 use crate::engine::LoadResult;
 use crate::procfs::{Machine, MemoryUsage};
 use crate::report::{self, Check, Table, Target, median};
-use crate::servers::{ServerKind, Node, Proxy};
+use crate::servers::{Node, Proxy, ServerKind};
 use crate::workload::Operation;
 use crate::{load, process};
 use anyhow::{Result, ensure};
@@ -137,13 +137,18 @@ async fn measure(args: &Args) -> Result<Report> {
         Operation::Put => rates[1],
     };
     measure_in_turns(args, &mut routes, &bucket, &mut cells, rate).await?;
-    let router = proxies.iter().find(|proxy| proxy.kind == ServerKind::Router);
+    let router = proxies
+        .iter()
+        .find(|proxy| proxy.kind == ServerKind::Router);
     let pid = router.and_then(|router| router.pids().first().copied());
     Ok(Report {
         machine,
         checks: checks(&cells),
         cells,
-        router_memory: pid.map(MemoryUsage::of_process).transpose()?.unwrap_or_default(),
+        router_memory: pid
+            .map(MemoryUsage::of_process)
+            .transpose()?
+            .unwrap_or_default(),
         notes,
     })
 }
@@ -219,7 +224,11 @@ const PROXIES: [ServerKind; 3] = [ServerKind::Router, ServerKind::Haproxy, Serve
 
 /// Half of the slowest proxy's throughput.
 fn half_rate(cells: &[Cell], operation: Operation) -> Option<f64> {
-    let rate = |route| median_of_rounds(cells, (route, operation, false), |outcome| outcome.per_second);
+    let rate = |route| {
+        median_of_rounds(cells, (route, operation, false), |outcome| {
+            outcome.per_second
+        })
+    };
     PROXIES
         .into_iter()
         .filter_map(rate)
@@ -231,13 +240,15 @@ fn checks(cells: &[Cell]) -> Vec<Check> {
     let mut checks = Vec::new();
     for operation in [Operation::Get, Operation::Put] {
         for other in [ServerKind::Haproxy, ServerKind::Nginx] {
-            let rate = |route| median_of_rounds(cells, (route, operation, false), |all| all.per_second);
+            let rate =
+                |route| median_of_rounds(cells, (route, operation, false), |all| all.per_second);
             let ratio = rate(ServerKind::Router).and_then(|own| Some(own / rate(other)?));
             let what = format!("{}: throughput, router / {other}", operation.method());
             checks.push(Check::new(what, ratio, "x", Target::AtLeast(1.0)));
             for (name, number) in LATENCIES {
                 let latency = |route| added_latency(cells, route, operation, number);
-                let difference = latency(ServerKind::Router).and_then(|own| Some(own - latency(other)?));
+                let difference =
+                    latency(ServerKind::Router).and_then(|own| Some(own - latency(other)?));
                 let what = format!(
                     "{}: added {name} at half load, router - {other}",
                     operation.method()
@@ -257,7 +268,12 @@ const LATENCIES: [(&str, Metric); 2] = [
 ];
 
 /// Latency that a route adds to the node's own at half load, in microseconds.
-fn added_latency(cells: &[Cell], route: ServerKind, operation: Operation, number: Metric) -> Option<f64> {
+fn added_latency(
+    cells: &[Cell],
+    route: ServerKind,
+    operation: Operation,
+    number: Metric,
+) -> Option<f64> {
     let latency = |route| median_of_rounds(cells, (route, operation, true), number);
     Some(latency(route)? - latency(ServerKind::Node)?)
 }
@@ -287,8 +303,10 @@ fn markdown(report: &Report, args: &Args) -> String {
     let mut table = Table::new("Throughput, and latency at half load", &head);
     for operation in [Operation::Get, Operation::Put] {
         for route in [ServerKind::Node].into_iter().chain(PROXIES) {
-            let full = |number: Metric| median_of_rounds(&report.cells, (route, operation, false), number);
-            let half = |number: Metric| median_of_rounds(&report.cells, (route, operation, true), number);
+            let full =
+                |number: Metric| median_of_rounds(&report.cells, (route, operation, false), number);
+            let half =
+                |number: Metric| median_of_rounds(&report.cells, (route, operation, true), number);
             let Some(rate) = full(|outcome| outcome.per_second) else {
                 continue;
             };

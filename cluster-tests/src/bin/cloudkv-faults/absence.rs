@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use cloudkv_cluster_tests::faults::{PlainLoad, LoadPattern};
-use cloudkv_cluster_tests::region::{RegionOptions, MultiRegionCluster};
+use cloudkv_cluster_tests::faults::{LoadPattern, PlainLoad};
+use cloudkv_cluster_tests::region::{MultiRegionCluster, RegionOptions};
 use cloudkv_cluster_tests::{Bucket, eventually};
 use hdrhistogram::Histogram;
 
@@ -93,8 +93,14 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     check_equal(&world, &bucket, outcome.requests).await;
     println!("all regions hold {} keys and agree", outcome.requests);
     ensure!(outcome.errors == 0, "{}", outcome.first_errors.join("\n"));
-    ensure!(times >= MIN_CATCH_UP_FACTOR, "caught up at less than {MIN_CATCH_UP_FACTOR} times the rate of writes");
-    ensure!(kept >= MIN_LOAD_SHARE, "the other regions did not keep their load");
+    ensure!(
+        times >= MIN_CATCH_UP_FACTOR,
+        "caught up at less than {MIN_CATCH_UP_FACTOR} times the rate of writes"
+    );
+    ensure!(
+        kept >= MIN_LOAD_SHARE,
+        "the other regions did not keep their load"
+    );
     Ok(())
 }
 
@@ -148,7 +154,10 @@ async fn check_equal(world: &MultiRegionCluster, bucket: &Bucket, keys: u64) {
         .await;
     }
     world.wait_no_retained_changes().await;
-    println!("{}", world.admin_with_retries(0, &["verify"]).await.trim_end());
+    println!(
+        "{}",
+        world.admin_with_retries(0, &["verify"]).await.trim_end()
+    );
 }
 
 fn latency_summary(latencies: &Histogram<u64>) -> String {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use cloudkv_cluster_tests::RawRequest;
-use cloudkv_cluster_tests::faults::{NodeConnection, PlainLoad, ExchangeOutcome, LoadPattern};
+use cloudkv_cluster_tests::faults::{ExchangeOutcome, LoadPattern, NodeConnection, PlainLoad};
 use cloudkv_cluster_tests::region::{Region, RegionOptions, key_in_shard};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 

@@ -40,7 +40,10 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         let is_on_request = |kind: &FaultKind| *kind == FaultKind::Damage && args.nodes > 2;
         let is_supported = |kind: &FaultKind| options.kinds.contains(kind) || is_on_request(kind);
         let unsupported = args.kinds.iter().find(|kind| !is_supported(kind));
-        ensure!(unsupported.is_none(), "{unsupported:?} is not supported with such a region");
+        ensure!(
+            unsupported.is_none(),
+            "{unsupported:?} is not supported with such a region"
+        );
         options.kinds.clone_from(&args.kinds);
     }
     let report = run_faults(&options).await;

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use cloudkv_cluster_tests::faults::{NodeConnection, PlainLoad, ExchangeOutcome, LoadPattern};
-use cloudkv_cluster_tests::region::{RegionOptions, MultiRegionCluster};
-use cloudkv_cluster_tests::{HttpResponse, Bucket, RawRequest, Router, eventually};
+use cloudkv_cluster_tests::faults::{ExchangeOutcome, LoadPattern, NodeConnection, PlainLoad};
+use cloudkv_cluster_tests::region::{MultiRegionCluster, RegionOptions};
+use cloudkv_cluster_tests::{Bucket, HttpResponse, RawRequest, Router, eventually};
 use futures_util::future::join_all;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -89,13 +89,17 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         median.as_millis(),
         worst.as_millis()
     );
-    ensure!(worst <= MAX_OUTAGE, "the longest outage took more than {MAX_OUTAGE:?}");
+    ensure!(
+        worst <= MAX_OUTAGE,
+        "the longest outage took more than {MAX_OUTAGE:?}"
+    );
     Ok(())
 }
 
 impl Scenario {
     async fn start(args: &Args) -> Self {
-        let world = MultiRegionCluster::start_with(&REGIONS, args.nodes, 3, RegionOptions::default()).await;
+        let world =
+            MultiRegionCluster::start_with(&REGIONS, args.nodes, 3, RegionOptions::default()).await;
         let seats = world.running().into_iter();
         let seeds: Vec<_> = seats.map(|seat| world.seat(seat).rpc()).collect();
         let router = Router::start_with(&seeds, &["--region", REGIONS[0]]).await;
@@ -186,7 +190,9 @@ impl Scenario {
             let (router, sent) = (self.router.http(), started.elapsed());
             writes.push(tokio::spawn(async move {
                 let request = RawRequest::new("PUT", &path).parse_body(b"v");
-                let reply = NodeConnection::new(router, WRITE_TIMEOUT).exchange(&request).await;
+                let reply = NodeConnection::new(router, WRITE_TIMEOUT)
+                    .exchange(&request)
+                    .await;
                 (
                     sent,
                     matches!(reply, ExchangeOutcome::Response(answer) if answer.status == 200),

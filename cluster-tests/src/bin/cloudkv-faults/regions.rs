@@ -45,7 +45,10 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     options.has_late_region = args.join;
     if !args.kinds.is_empty() {
         let unsupported = args.kinds.iter().find(|kind| !options.kinds.contains(kind));
-        ensure!(unsupported.is_none(), "{unsupported:?} is not supported with such regions");
+        ensure!(
+            unsupported.is_none(),
+            "{unsupported:?} is not supported with such regions"
+        );
         options.kinds.clone_from(&args.kinds);
     }
     let report = run_regions(&options).await;

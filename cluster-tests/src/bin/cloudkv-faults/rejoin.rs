@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use cloudkv_cluster_tests::faults::{PlainClient, PlainError, PlainLoad, LoadPattern};
+use cloudkv_cluster_tests::faults::{LoadPattern, PlainClient, PlainError, PlainLoad};
 use cloudkv_cluster_tests::region::{Region, RegionOptions};
 use cloudkv_cluster_tests::{Bucket, RawRequest};
 use futures_util::future::join_all;
@@ -102,7 +102,10 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
     // The node was killed: only writes in flight to it may fail, one for each client.
     let in_flight = outcome.unknown_outcomes <= args.clients as u64;
     let shown = outcome.first_errors.join("\n");
-    ensure!(outcome.errors == outcome.unknown_outcomes && in_flight, "{shown}");
+    ensure!(
+        outcome.errors == outcome.unknown_outcomes && in_flight,
+        "{shown}"
+    );
     ensure!(by_snapshot > 0, "no shard was restored by snapshot");
     Ok(())
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use cloudkv_cluster_tests::Bucket;
 use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::faults::{PlainLoad, LoadPattern, fill};
-use cloudkv_cluster_tests::region::{Region, RegionOptions, NodeStatus};
+use cloudkv_cluster_tests::faults::{LoadPattern, PlainLoad, fill};
+use cloudkv_cluster_tests::region::{NodeStatus, Region, RegionOptions};
 use hdrhistogram::Histogram;
 
 use crate::rejoin::{Args, REJOINING_SEAT, latency_summary};
@@ -86,16 +86,27 @@ pub async fn run(args: &Args, volume: &VolumeParams) -> anyhow::Result<()> {
         ..RegionOptions::default()
     };
     let mut region = Region::start_with(options).await;
-    let bucket = region.api(0).create_bucket_with(&[("plan", "business")]).await;
+    let bucket = region
+        .api(0)
+        .create_bucket_with(&[("plan", "business")])
+        .await;
     load_data(&region, &bucket, args, volume).await?;
     region.wait_leaders_balanced().await;
 
-    let others: Vec<_> = (0..REJOINING_SEAT).map(|seat| region.seat(seat).http()).collect();
+    let others: Vec<_> = (0..REJOINING_SEAT)
+        .map(|seat| region.seat(seat).http())
+        .collect();
     let work = LoadPattern::Overwrite {
         keys: volume.keys,
         bytes: volume.value_bytes,
     };
-    let load = PlainLoad::start(&others, &bucket, args.clients, work, Some(volume.writes_per_second));
+    let load = PlainLoad::start(
+        &others,
+        &bucket,
+        args.clients,
+        work,
+        Some(volume.writes_per_second),
+    );
     tokio::time::sleep(Duration::from_secs(2)).await;
     load.take_latencies();
     tokio::time::sleep(Duration::from_secs_f64(args.seconds)).await;
@@ -111,7 +122,9 @@ pub async fn run(args: &Args, volume: &VolumeParams) -> anyhow::Result<()> {
     println!("killed: {}", latency_summary(&load.take_latencies()));
 
     let sent_before = read_snapshot_counts(&region).await?;
-    region.network.limit_uplink(REJOINING_SEAT, volume.bytes_per_second);
+    region
+        .network
+        .limit_uplink(REJOINING_SEAT, volume.bytes_per_second);
     let started = Instant::now();
     region.rejoin_wiped(REJOINING_SEAT).await;
     region.replace_node(0, &lost).await;
@@ -131,7 +144,10 @@ pub async fn run(args: &Args, volume: &VolumeParams) -> anyhow::Result<()> {
     // The node was killed: only writes in flight to it may fail, one for each client.
     let in_flight = outcome.unknown_outcomes <= args.clients as u64;
     let shown = outcome.first_errors.join("\n");
-    ensure!(outcome.errors == outcome.unknown_outcomes && in_flight, "{shown}");
+    ensure!(
+        outcome.errors == outcome.unknown_outcomes && in_flight,
+        "{shown}"
+    );
     check_snapshots(&sent_before, &after)?;
     check_times(volume, &region, &after, elapsed)?;
     check_latencies(&before, &during)

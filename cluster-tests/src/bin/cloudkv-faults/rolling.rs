@@ -1,7 +1,7 @@
 //! Restarts all nodes as planned, under load.
 
 use anyhow::ensure;
-use cloudkv_cluster_tests::faults::{PlainLoad, LoadPattern};
+use cloudkv_cluster_tests::faults::{LoadPattern, PlainLoad};
 use cloudkv_cluster_tests::region::{Region, RegionOptions};
 
 #[derive(Clone, Debug, clap::Args)]

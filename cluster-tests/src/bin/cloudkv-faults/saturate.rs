@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use cloudkv_cluster_tests::faults::{PlainLoad, LoadPattern};
+use cloudkv_cluster_tests::faults::{LoadPattern, PlainLoad};
 use cloudkv_cluster_tests::region::{Region, RegionOptions};
 
 /// Interval at which the groups' terms are checked.

@@ -108,7 +108,11 @@ mod tests {
         ] {
             let matching = || drawn.iter().filter(|it| it.calls == calls);
             let areas = [Area::Log, Area::State, Area::Everywhere];
-            assert!(areas.iter().all(|area| matching().any(|it| it.area == *area)));
+            assert!(
+                areas
+                    .iter()
+                    .all(|area| matching().any(|it| it.area == *area))
+            );
             let most = matching().map(|it| it.seats.len()).max();
             assert_eq!(most, Some(if calls == FailingCalls::Reads { 1 } else { 3 }));
         }

@@ -195,12 +195,24 @@ mod tests {
         assert_ne!(power_losses(7), power_losses(8));
         let power_losses = power_losses(7);
         for count in 1..=3 {
-            assert!(power_losses.iter().any(|power_loss| power_loss.seats.len() == count), "{count}");
+            assert!(
+                power_losses
+                    .iter()
+                    .any(|power_loss| power_loss.seats.len() == count),
+                "{count}"
+            );
         }
-        let is_killed_while_slow =
-            |power_loss: &PowerLoss| power_loss.killed_first.is_some_and(|seat| power_loss.slow_nodes.contains(&seat));
+        let is_killed_while_slow = |power_loss: &PowerLoss| {
+            power_loss
+                .killed_first
+                .is_some_and(|seat| power_loss.slow_nodes.contains(&seat))
+        };
         assert!(power_losses.iter().any(is_killed_while_slow));
-        assert!(power_losses.iter().any(|power_loss| power_loss.failure.is_some()));
+        assert!(
+            power_losses
+                .iter()
+                .any(|power_loss| power_loss.failure.is_some())
+        );
     }
 
     #[test]
@@ -208,7 +220,11 @@ mod tests {
         let mut plan = PowerLossPlan::for_regions(1, 3, 3);
         let power_losses: Vec<_> = (0..100).map(|_| plan.next_power_loss()).collect();
         for count in [1, 2, 3, 6, 9] {
-            let matching = || power_losses.iter().filter(|power_loss| power_loss.seats.len() == count);
+            let matching = || {
+                power_losses
+                    .iter()
+                    .filter(|power_loss| power_loss.seats.len() == count)
+            };
             assert!(matching().count() > 0, "{count}");
             let regions = |power_loss: &PowerLoss| {
                 let regions = power_loss.seats.iter().map(|seat| seat / 3);

@@ -53,7 +53,9 @@ impl PowerLossCounts {
             _ => &mut self.several,
         };
         *counter += 1;
-        let Some(failure) = &power_loss.failure else { return };
+        let Some(failure) = &power_loss.failure else {
+            return;
+        };
         let counter = match failure.calls {
             FailingCalls::Reads => &mut self.reads,
             FailingCalls::Writes => &mut self.writes,
@@ -128,7 +130,8 @@ impl<'a, Answered: Fn() -> u64> PowerNemesis<'a, Answered> {
             self.fail_disks(power_loss, failure).await;
         }
         self.cut_power(power_loss).await;
-        self.counts.count(power_loss, self.region.nodes.len(), self.nodes_per_region);
+        self.counts
+            .count(power_loss, self.region.nodes.len(), self.nodes_per_region);
         self.clear_disk_faults();
         self.start_exited(false).await;
         if power_loss.waits_until_healthy {

@@ -5,16 +5,17 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
-use super::power_nemesis::PowerNemesis;
 use super::plan::{PowerLoss, PowerLossPlan};
-use crate::faults::recording_client::ClientContext;
+use super::power_nemesis::PowerNemesis;
 use crate::faults::fault_kind::FaultCounts;
+use crate::faults::recording_client::ClientContext;
 use crate::faults::report::Report;
 use crate::faults::run::{RegionLoad, RunOptions, panic_message};
 use crate::region::Region;
 
 /// Small files and buffers, so that all kinds of them are written often.
-pub(in crate::faults) const SMALL_FILE_ARGS: [&str; 2] = ["--write-buffer-mib=1", "--log-segment-mib=1"];
+pub(in crate::faults) const SMALL_FILE_ARGS: [&str; 2] =
+    ["--write-buffer-mib=1", "--log-segment-mib=1"];
 
 /// Options of a run with power losses.
 #[derive(Clone, Debug)]
@@ -64,7 +65,8 @@ pub async fn run_power(options: &PowerOptions) -> Report {
     let duration = started.elapsed();
     let panicked = panicked.err().map(|panic| panic_message(&*panic));
     let (count, planned) = (tally.total(), options.power_losses.len());
-    let too_few = (count < planned as u64).then(|| format!("{count} power losses, and not {planned}"));
+    let too_few =
+        (count < planned as u64).then(|| format!("{count} power losses, and not {planned}"));
     let failures = too_few.into_iter().collect();
     let findings = load.finish(&mut region, panicked, failures).await;
     Report {

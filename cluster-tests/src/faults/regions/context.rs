@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::lww_checker;
-use super::region_call::{RunStart, RegionCall, RegionCalls};
+use super::region_call::{RegionCall, RegionCalls, RunStart};
 use crate::faults::call_record::CallRecord;
+use crate::faults::history::{History, KeyName, OutcomeCounts};
 use crate::faults::recording_client::ClientContext;
-use crate::faults::history::{KeyName, History, OutcomeCounts};
 use crate::harness::Bucket;
 use crate::region::MultiRegionCluster;
 
@@ -117,7 +117,12 @@ impl RegionsContext {
     }
 
     /// Checks all regions' calls on a key that one region owns.
-    pub fn check_own_key(&self, region: usize, key: KeyName, records: &[CallRecord]) -> Result<(), String> {
+    pub fn check_own_key(
+        &self,
+        region: usize,
+        key: KeyName,
+        records: &[CallRecord],
+    ) -> Result<(), String> {
         let own_calls = records
             .iter()
             .map(|record| RegionCall::without_session(region, record.clone()));
@@ -125,14 +130,22 @@ impl RegionsContext {
         calls.append(&mut self.remote_readers[region].1.take(key));
         self.checked_calls
             .fetch_add(calls.len() as u64, Ordering::Relaxed);
-        lww_checker::check_key(&calls, self.run_start, None)
-            .map_err(|reason| format!("{reason}\nin all regions:\n{}", lww_checker::format_calls(&calls)))
+        lww_checker::check_key(&calls, self.run_start, None).map_err(|reason| {
+            format!(
+                "{reason}\nin all regions:\n{}",
+                lww_checker::format_calls(&calls)
+            )
+        })
     }
 
     /// Returns all histories of the run.
     fn histories(&self) -> impl Iterator<Item = &History> {
         let abroad = self.remote_readers.iter().map(|(shared, _)| shared);
-        let all = self.own_keys.iter().chain(abroad).chain([&self.shared_keys]);
+        let all = self
+            .own_keys
+            .iter()
+            .chain(abroad)
+            .chain([&self.shared_keys]);
         all.map(|shared| &shared.history)
     }
 
@@ -158,11 +171,19 @@ impl RegionsContext {
     }
 }
 
-fn client_context(cluster: &MultiRegionCluster, started: Instant, bucket: Bucket, seats: Vec<usize>) -> Arc<ClientContext> {
+fn client_context(
+    cluster: &MultiRegionCluster,
+    started: Instant,
+    bucket: Bucket,
+    seats: Vec<usize>,
+) -> Arc<ClientContext> {
     Arc::new(ClientContext {
         history: History::starting_at(started),
         bucket,
-        nodes: seats.iter().map(|seat| cluster.seat(*seat).http()).collect(),
+        nodes: seats
+            .iter()
+            .map(|seat| cluster.seat(*seat).http())
+            .collect(),
         last_value: AtomicU64::new(0),
         think_time_ms: THINK_TIME_MS,
         stop: AtomicBool::new(false),

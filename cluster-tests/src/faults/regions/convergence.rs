@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use crate::harness::Bucket;
-use crate::region::{LiveKey, BucketContents, MultiRegionCluster};
+use crate::region::{BucketContents, LiveKey, MultiRegionCluster};
 
 /// Time between two comparisons.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -35,9 +35,14 @@ pub(super) async fn wait_for_convergence(
     }
 }
 
-async fn compare_regions(cluster: &MultiRegionCluster, bucket: &Bucket) -> Result<BucketContents, String> {
+async fn compare_regions(
+    cluster: &MultiRegionCluster,
+    bucket: &Bucket,
+) -> Result<BucketContents, String> {
     let regions = cluster.running_regions();
-    let contents = regions.iter().map(|region| cluster.bucket_contents(*region, bucket));
+    let contents = regions
+        .iter()
+        .map(|region| cluster.bucket_contents(*region, bucket));
     let contents: Option<Vec<BucketContents>> = join_all(contents).await.into_iter().collect();
     let contents = contents.ok_or("a region can't be read")?;
     let names: Vec<&str> = regions
@@ -64,7 +69,11 @@ async fn compare_regions(cluster: &MultiRegionCluster, bucket: &Bucket) -> Resul
 }
 
 /// Returns a node's number of keys, as listed for the account.
-async fn counted_keys(cluster: &MultiRegionCluster, seat: usize, bucket: &Bucket) -> Result<u64, String> {
+async fn counted_keys(
+    cluster: &MultiRegionCluster,
+    seat: usize,
+    bucket: &Bucket,
+) -> Result<u64, String> {
     let list = cluster.api(seat).get("/buckets").api_key(&bucket.account);
     let list = list.try_send().await.map_err(|error| error.to_string())?;
     if list.status != 200 {

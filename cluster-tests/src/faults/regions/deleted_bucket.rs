@@ -28,7 +28,11 @@ pub(super) struct DeletedBucket {
 ///
 /// # Panics
 /// Panics if two of three regions can't create or delete the bucket.
-pub(super) async fn delete_under_partition(cluster: &MultiRegionCluster, isolated: usize, hold: Duration) -> DeletedBucket {
+pub(super) async fn delete_under_partition(
+    cluster: &MultiRegionCluster,
+    isolated: usize,
+    hold: Duration,
+) -> DeletedBucket {
     let regions = cluster.running_regions();
     let nodes: Vec<usize> = regions
         .iter()
@@ -84,7 +88,8 @@ impl DeletedBucket {
                     api.get(&self.bucket.listing_path()),
                 ] {
                     let response = call.try_send().await.ok()?;
-                    let is_deleted = response.status == 404 && response.error_code() == "unknown_bucket";
+                    let is_deleted =
+                        response.status == 404 && response.error_code() == "unknown_bucket";
                     is_deleted.then_some(())?;
                 }
                 Some(())

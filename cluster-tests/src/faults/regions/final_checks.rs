@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::context::RegionsContext;
 use super::convergence::wait_for_convergence;
 use super::deleted_bucket::{self, DeletedBucket};
-use super::context::RegionsContext;
-use super::lww_checker::{self, FinalState};
 use super::load::FinishedLoad;
+use super::lww_checker::{self, FinalState};
 use crate::faults::history::KeyName;
 use crate::faults::version::Version;
 use crate::harness::{Bucket, eventually};
-use crate::region::{LiveKey, BucketContents, MultiRegionCluster};
+use crate::region::{BucketContents, LiveKey, MultiRegionCluster};
 
 /// Time for regions to converge.
 const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -135,8 +135,12 @@ fn check_shared_key(
     last: FinalState,
     now: u64,
 ) -> Result<(), String> {
-    lww_checker::check_key(calls, context.run_start, Some((last, now)))
-        .map_err(|reason| format!("shared {key}: {reason}\n{}", lww_checker::format_calls(calls)))
+    lww_checker::check_key(calls, context.run_start, Some((last, now))).map_err(|reason| {
+        format!(
+            "shared {key}: {reason}\n{}",
+            lww_checker::format_calls(calls)
+        )
+    })
 }
 
 fn final_state_of(live_key: &LiveKey) -> Option<(Version, u64)> {
@@ -147,7 +151,11 @@ fn final_state_of(live_key: &LiveKey) -> Option<(Version, u64)> {
 }
 
 /// Deletes all buckets, and waits until no replica has a record or a tombstone left.
-async fn delete_all_buckets(cluster: &MultiRegionCluster, context: &RegionsContext, own: Vec<Bucket>) {
+async fn delete_all_buckets(
+    cluster: &MultiRegionCluster,
+    context: &RegionsContext,
+    own: Vec<Bucket>,
+) {
     let running = cluster.running();
     for bucket in context.buckets().into_iter().chain(own) {
         deleted_bucket::delete_bucket(cluster, &running, &bucket).await;

@@ -21,7 +21,11 @@ const SERVE_TIMEOUT: Duration = Duration::from_secs(60);
 ///
 /// # Panics
 /// Panics if the bucket can't be created, or a node doesn't serve it.
-pub(super) async fn restart_isolated(cluster: &mut MultiRegionCluster, region: usize, hold: Duration) -> Bucket {
+pub(super) async fn restart_isolated(
+    cluster: &mut MultiRegionCluster,
+    region: usize,
+    hold: Duration,
+) -> Bucket {
     let seats: Vec<usize> = cluster.seats(region).collect();
     let bucket = create_bucket(cluster, &seats).await;
     for seat in &seats {

@@ -10,10 +10,10 @@ use tokio::task::JoinHandle;
 
 use super::context::RegionsContext;
 use super::session_client::{SessionClient, read_other_regions};
-use crate::faults::recording_client::{RecordingClient, ClientContext};
 use crate::faults::bucket_list::BucketListClient;
 use crate::faults::history::History;
 use crate::faults::history_checker::{ExtraCheck, HistoryChecker};
+use crate::faults::recording_client::{ClientContext, RecordingClient};
 use crate::harness::Bucket;
 
 /// Time after the end of a generation of keys in which its last reader in another region has its
@@ -83,7 +83,8 @@ impl RegionsLoad {
         let own_keys = &context.own_keys[region];
         for node in 0..own_keys.nodes.len() {
             for client in 0..self.clients_per_node {
-                let number = first + u32::try_from(node).unwrap_or(0) * self.clients_per_node + client;
+                let number =
+                    first + u32::try_from(node).unwrap_or(0) * self.clients_per_node + client;
                 let client = RecordingClient::new(own_keys, number, node, self.seed);
                 self.clients.push(tokio::spawn(client.run()));
             }
@@ -94,11 +95,18 @@ impl RegionsLoad {
             let client = SessionClient::new(context, number, region, changes_region, self.seed);
             self.clients.push(tokio::spawn(client.run()));
         }
-        let reader = read_other_regions(context.clone(), FIRST_REMOTE_READER + first, region, self.seed);
+        let reader = read_other_regions(
+            context.clone(),
+            FIRST_REMOTE_READER + first,
+            region,
+            self.seed,
+        );
         self.clients.push(tokio::spawn(reader));
         let checking_context = context.clone();
         let extra = ExtraCheck {
-            check: Arc::new(move |key, records| checking_context.check_own_key(region, key, records)),
+            check: Arc::new(move |key, records| {
+                checking_context.check_own_key(region, key, records)
+            }),
             delay: LAST_READ_DELAY,
         };
         let dir = self.dir.join(format!("histories-{region}"));
@@ -131,7 +139,10 @@ impl RegionsLoad {
             checkers: checkers
                 .map(|checker| checker.expect("the check task does not panic"))
                 .collect(),
-            bucket_lists: self.bucket_lists.await.expect("the client task does not panic"),
+            bucket_lists: self
+                .bucket_lists
+                .await
+                .expect("the client task does not panic"),
             failures,
             bucket_list_context: self.bucket_list_context,
         }

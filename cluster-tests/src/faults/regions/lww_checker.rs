@@ -15,7 +15,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::fmt::Write as _;
 
-use super::region_call::{RunStart, RegionCall};
+use super::region_call::{RegionCall, RunStart};
 use crate::checker::{ABSENT, Value};
 use crate::faults::call_record::{Action, Outcome};
 use crate::faults::history_checker::check_versions_unique;
@@ -84,7 +84,11 @@ impl<'a> LwwChecker<'a> {
         let mut sorted: Vec<&RegionCall> = calls.iter().collect();
         sorted.sort_by_key(|call| call.record.start);
         let written = |call: &&'a RegionCall| {
-            let value = call.record.action.written_value().filter(|it| *it != ABSENT)?;
+            let value = call
+                .record
+                .action
+                .written_value()
+                .filter(|it| *it != ABSENT)?;
             let may_be_done = matches!(call.record.outcome, Outcome::Written | Outcome::Unknown);
             may_be_done.then_some((value, *call))
         };
@@ -105,7 +109,8 @@ impl<'a> LwwChecker<'a> {
         // Versions that ended calls add to what a region has shown, ordered by end.
         let mut ended: BinaryHeap<Reverse<(u64, usize, ObservedVersion)>> = BinaryHeap::new();
         for call in self.calls.clone() {
-            let is_past = |end: &Reverse<(u64, usize, ObservedVersion)>| end.0.0 < call.record.start;
+            let is_past =
+                |end: &Reverse<(u64, usize, ObservedVersion)>| end.0.0 < call.record.start;
             while ended.peek().is_some_and(is_past) {
                 if let Some(Reverse((_, region, ended_observation))) = ended.pop() {
                     let known = self.observed.entry(region).or_default();
@@ -113,9 +118,12 @@ impl<'a> LwwChecker<'a> {
                 }
             }
             let observed = self.observed.get(&call.region).copied().unwrap_or_default();
-            let now_observed = self
-                .check_call(call, observed)
-                .map_err(|reason| format!("{reason}: {call}\nthe region had shown {}", describe(observed)))?;
+            let now_observed = self.check_call(call, observed).map_err(|reason| {
+                format!(
+                    "{reason}: {call}\nthe region had shown {}",
+                    describe(observed)
+                )
+            })?;
             if let Some(now_observed) = now_observed.filter(|_| !call.is_eventual) {
                 ended.push(Reverse((call.record.end, call.region, now_observed)));
             }
@@ -128,7 +136,11 @@ impl<'a> LwwChecker<'a> {
     }
 
     /// Returns what the region has observed of the key after this call, if the call shows it.
-    fn check_call(&self, call: &RegionCall, observed: ObservedVersion) -> Result<Option<ObservedVersion>, String> {
+    fn check_call(
+        &self,
+        call: &RegionCall,
+        observed: ObservedVersion,
+    ) -> Result<Option<ObservedVersion>, String> {
         let record = &call.record;
         match record.outcome {
             Outcome::Read(value) => {
@@ -232,19 +244,27 @@ impl<'a> LwwChecker<'a> {
         let (is_newer, time) = match version {
             Some(version) => (version >= seen, version.time),
             None => {
-                let latest = self.run_start.wall_time(record.end).saturating_add(UNKNOWN_WRITE_NANOS);
+                let latest = self
+                    .run_start
+                    .wall_time(record.end)
+                    .saturating_add(UNKNOWN_WRITE_NANOS);
                 (latest >= seen.time, self.run_start.wall_time(record.start))
             }
         };
-        let by_now = self.run_start.wall_time(end).saturating_add(CLOCK_ERROR_NANOS);
-        let has_expired = |ttl: u64| time.saturating_sub(CLOCK_ERROR_NANOS) + ttl * NANOS_PER_SEC <= by_now;
+        let by_now = self
+            .run_start
+            .wall_time(end)
+            .saturating_add(CLOCK_ERROR_NANOS);
+        let has_expired =
+            |ttl: u64| time.saturating_sub(CLOCK_ERROR_NANOS) + ttl * NANOS_PER_SEC <= by_now;
         is_newer && (value == ABSENT || call.ttl.is_some_and(has_expired))
     }
 
     /// Checks that no other write of the region came between the version that was required and this
     /// one.
     fn check_condition(&self, call: &RegionCall, version: Version) -> Result<(), String> {
-        let (Action::PutIfMatch { was, .. } | Action::DeleteIfMatch(was)) = call.record.action else {
+        let (Action::PutIfMatch { was, .. } | Action::DeleteIfMatch(was)) = call.record.action
+        else {
             return Ok(());
         };
         let Some(was) = self.versions.get(&was).copied() else {

@@ -1,9 +1,9 @@
 //! The checker accepts each allowed history, and finds each kind of violation.
 
 use super::lww_checker::check_key;
-use super::region_call::{RunStart, RegionCall};
+use super::region_call::{RegionCall, RunStart};
 use crate::checker::{ABSENT, Value};
-use crate::faults::call_record::{Action, Outcome, CallRecord};
+use crate::faults::call_record::{Action, CallRecord, Outcome};
 use crate::faults::version::Version;
 
 const EU: usize = 0;
@@ -49,10 +49,7 @@ fn delete(region: usize, times: (u64, u64)) -> RegionCall {
 }
 
 fn read(region: usize, times: (u64, u64), value: Value, time: u64) -> RegionCall {
-    with_version(
-        call(region, times, Action::Get, Outcome::Read(value)),
-        time,
-    )
+    with_version(call(region, times, Action::Get, Outcome::Read(value)), time)
 }
 
 fn absent(region: usize, times: (u64, u64)) -> RegionCall {
@@ -143,16 +140,28 @@ fn expired_values_are_not_read() {
     let at = |time: u64| (time, time + 5);
     let seen = |visit: RegionCall| vec![short.clone(), visit];
     assert_allowed(&seen(read(US, at(3 * NANOS_PER_SEC), 1, NANOS_PER_SEC + 1)));
-    assert_violation(&seen(read(US, at(4 * NANOS_PER_SEC), 1, NANOS_PER_SEC + 1)), "expired");
+    assert_violation(
+        &seen(read(US, at(4 * NANOS_PER_SEC), 1, NANOS_PER_SEC + 1)),
+        "expired",
+    );
     assert_allowed(&seen(absent(EU, at(4 * NANOS_PER_SEC))));
     assert_violation(
         &seen(absent(EU, at(2 * NANOS_PER_SEC))),
         "nothing can have removed",
     );
-    let then = |last: RegionCall| [seen(absent(EU, at(3 * NANOS_PER_SEC))).as_slice(), &[last]].concat();
+    let then =
+        |last: RegionCall| [seen(absent(EU, at(3 * NANOS_PER_SEC))).as_slice(), &[last]].concat();
     // Clocks of two leaders may differ a little.
-    assert_allowed(&then(read(EU, at(3 * NANOS_PER_SEC + 10), 1, NANOS_PER_SEC + 1)));
-    assert_violation(&then(read(EU, at(4 * NANOS_PER_SEC), 1, NANOS_PER_SEC + 1)), "expired");
+    assert_allowed(&then(read(
+        EU,
+        at(3 * NANOS_PER_SEC + 10),
+        1,
+        NANOS_PER_SEC + 1,
+    )));
+    assert_violation(
+        &then(read(EU, at(4 * NANOS_PER_SEC), 1, NANOS_PER_SEC + 1)),
+        "expired",
+    );
 }
 
 #[test]

@@ -7,20 +7,20 @@
 //! from region to region: see `lww_checker` for what these may observe. At the end all regions must
 //! have converged, byte by byte, and nothing of what was deleted may be left.
 
-mod convergence;
-mod isolated_restart;
-mod deleted_bucket;
 mod context;
+mod convergence;
+mod deleted_bucket;
 mod final_checks;
+mod isolated_restart;
+mod load;
 mod lww_checker;
 #[cfg(test)]
 mod lww_checker_tests;
-mod load;
 mod power_losses;
-mod run;
+mod region_call;
 mod region_nemesis;
+mod run;
 mod session_client;
 mod upgrade;
-mod region_call;
 
 pub use run::{RegionsOptions, run_regions};

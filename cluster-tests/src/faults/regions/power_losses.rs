@@ -18,7 +18,9 @@ pub(super) async fn run_power_losses(
     results: &mut FaultResults,
     report: impl Fn(&str),
 ) {
-    let mut nemesis = PowerNemesis::new(cluster, options.nodes_per_region, || context.counts().answered());
+    let mut nemesis = PowerNemesis::new(cluster, options.nodes_per_region, || {
+        context.counts().answered()
+    });
     let work = async {
         for power_loss in &options.power_losses {
             if context.is_stopped() {

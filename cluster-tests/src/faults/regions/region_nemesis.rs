@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::isolated_restart;
 use super::deleted_bucket::{self, DeletedBucket};
-use crate::faults::target::FaultTarget;
-use crate::faults::node_faults;
+use super::isolated_restart;
 use crate::faults::fault_kind::{FaultCounts, FaultKind};
 use crate::faults::nemesis::effect_counter;
+use crate::faults::node_faults;
 use crate::faults::schedule::FaultStep;
+use crate::faults::target::FaultTarget;
 use crate::harness::{Bucket, try_eventually};
 use crate::region::{FlowShape, MultiRegionCluster};
 use crate::rng::Rng;
@@ -123,15 +123,22 @@ impl<'a> RegionNemesis<'a> {
             }
             FaultKind::Pause => node_faults::pause(self.cluster, seat, step.duration).await,
             FaultKind::Restart => node_faults::restart(self.cluster, seat, step.duration).await,
-            FaultKind::ClockJump => node_faults::clock_jump(self.cluster, seat, step.duration, rng).await,
+            FaultKind::ClockJump => {
+                node_faults::clock_jump(self.cluster, seat, step.duration, rng).await
+            }
             FaultKind::RegionCutKill => {
                 let region = self.cluster.region_of(seat);
-                let bucket = isolated_restart::restart_isolated(self.cluster, region, step.duration).await;
+                let bucket =
+                    isolated_restart::restart_isolated(self.cluster, region, step.duration).await;
                 self.newest_buckets.push(bucket);
             }
             FaultKind::DropBucket => {
                 let cut_off = self.cluster.region_of(seat);
-                let deleted = deleted_bucket::delete_under_partition(self.cluster, cut_off, step.duration * REGION_FAULT_FACTOR);
+                let deleted = deleted_bucket::delete_under_partition(
+                    self.cluster,
+                    cut_off,
+                    step.duration * REGION_FAULT_FACTOR,
+                );
                 self.deleted_buckets.push(deleted.await);
             }
             FaultKind::Isolate
@@ -164,7 +171,9 @@ impl<'a> RegionNemesis<'a> {
     /// Returns the running nodes of a node's region, itself included.
     fn running_in_region(&self, seat: usize) -> Vec<usize> {
         let seats = self.cluster.seats(self.cluster.region_of(seat));
-        seats.filter(|it| self.cluster.nodes[*it].is_running()).collect()
+        seats
+            .filter(|it| self.cluster.nodes[*it].is_running())
+            .collect()
     }
 
     /// Begins a network fault of a node or its region.
@@ -188,7 +197,9 @@ impl<'a> RegionNemesis<'a> {
                 .collect(),
             _ => cluster.pairs(region, other),
         };
-        let before = cluster.network.sum_stats_between(&pairs, effect_counter(kind));
+        let before = cluster
+            .network
+            .sum_stats_between(&pairs, effect_counter(kind));
         let (delay, stalls, resets) = (rng.millis(50..500), rng.range(100..400), rng.range(0..3));
         for (one, other) in &pairs {
             self.apply_fault(kind, (*one, *other), (delay, stalls, resets));
@@ -216,7 +227,10 @@ impl<'a> RegionNemesis<'a> {
             }
         };
         match kind {
-            FaultKind::Isolate | FaultKind::Bridge | FaultKind::RegionCut | FaultKind::RegionOff => {
+            FaultKind::Isolate
+            | FaultKind::Bridge
+            | FaultKind::RegionCut
+            | FaultKind::RegionOff => {
                 network.cut(one, other);
             }
             FaultKind::OneWay | FaultKind::RegionOneWay => network.cut_direction(one, other),
@@ -252,8 +266,12 @@ impl<'a> RegionNemesis<'a> {
     async fn end_network_fault(&mut self, fault: ActiveFault) {
         let network = &self.cluster.network;
         let (pairs, counter) = (&fault.pairs, effect_counter(fault.kind));
-        let has_effect = async || (network.sum_stats_between(pairs, counter) > fault.before).then_some(());
-        if try_eventually(Duration::from_secs(1), has_effect).await.is_some() {
+        let has_effect =
+            async || (network.sum_stats_between(pairs, counter) > fault.before).then_some(());
+        if try_eventually(Duration::from_secs(1), has_effect)
+            .await
+            .is_some()
+        {
             self.counts.add(fault.kind);
         }
         self.cluster.network.heal();

@@ -18,7 +18,7 @@ use crate::faults::report::Report;
 use crate::faults::run::panic_message;
 use crate::faults::schedule::FaultSchedule;
 use crate::harness::Bucket;
-use crate::region::{FlowShape, RegionOptions, MultiRegionCluster};
+use crate::region::{FlowShape, MultiRegionCluster, RegionOptions};
 
 /// Names of the regions.
 const REGION_NAMES: [&str; 3] = ["eu", "us", "ap"];
@@ -98,7 +98,11 @@ impl RegionsOptions {
     }
 
     fn region_options(&self) -> RegionOptions {
-        let args: &[&str] = if self.has_power_losses() { &SMALL_FILE_ARGS } else { &[] };
+        let args: &[&str] = if self.has_power_losses() {
+            &SMALL_FILE_ARGS
+        } else {
+            &[]
+        };
         RegionOptions {
             seed: self.seed,
             shards: self.shards,
@@ -131,8 +135,18 @@ pub(super) struct FaultResults {
 /// # Panics
 /// Panics if the regions don't start. Later failures are in the report.
 pub async fn run_regions(options: &RegionsOptions) -> Report {
-    let first = if options.has_late_region { 2 } else { REGION_NAMES.len() };
-    let mut cluster = MultiRegionCluster::start_with(&REGION_NAMES, options.nodes_per_region, first, options.region_options()).await;
+    let first = if options.has_late_region {
+        2
+    } else {
+        REGION_NAMES.len()
+    };
+    let mut cluster = MultiRegionCluster::start_with(
+        &REGION_NAMES,
+        options.nodes_per_region,
+        first,
+        options.region_options(),
+    )
+    .await;
     cluster.expect_errors(&EXPECTED_ERRORS);
     if options.has_power_losses() {
         cluster.expect_disk_errors();
@@ -141,7 +155,13 @@ pub async fn run_regions(options: &RegionsOptions) -> Report {
     let context = RegionsContext::start(&cluster, REGION_NAMES.len()).await;
     let listed_bucket = cluster.api(0).create_bucket_with(&[("plan", "pro")]).await;
     let dir = cluster.dir().to_owned();
-    let mut load = RegionsLoad::new(&context, options.clients_per_node, options.seed, dir, listed_bucket.clone());
+    let mut load = RegionsLoad::new(
+        &context,
+        options.clients_per_node,
+        options.seed,
+        dir,
+        listed_bucket.clone(),
+    );
     for _ in 0..first {
         load.add_region();
     }
@@ -152,12 +172,20 @@ pub async fn run_regions(options: &RegionsOptions) -> Report {
             match &options.old_binary {
                 None if options.has_power_losses() => {
                     let report = |text: &str| options.report_progress(started, text);
-                    power_losses::run_power_losses(&mut cluster, options, &context, &mut results, report).await;
+                    power_losses::run_power_losses(
+                        &mut cluster,
+                        options,
+                        &context,
+                        &mut results,
+                        report,
+                    )
+                    .await;
                 }
                 None => inject_faults(&mut cluster, options, &mut load, &mut results).await,
                 Some(old) => {
                     let report = |text: &str| options.report_progress(started, text);
-                    let upgraded = upgrade::run_upgrade(&mut cluster, old, options.duration, &context, report);
+                    let upgraded =
+                        upgrade::run_upgrade(&mut cluster, old, options.duration, &context, report);
                     results.notes.extend(upgraded.await);
                 }
             }
@@ -176,8 +204,17 @@ pub async fn run_regions(options: &RegionsOptions) -> Report {
     let mut notes = results.notes;
     if failures.is_empty() {
         let report = |text: &str| options.report_progress(started, text);
-        let listed_bucket = std::iter::once(listed_bucket).chain(results.newest_buckets).collect();
-        let checks = final_checks::check(&mut cluster, &context, &mut finished, &results.deleted_buckets, listed_bucket, report);
+        let listed_bucket = std::iter::once(listed_bucket)
+            .chain(results.newest_buckets)
+            .collect();
+        let checks = final_checks::check(
+            &mut cluster,
+            &context,
+            &mut finished,
+            &results.deleted_buckets,
+            listed_bucket,
+            report,
+        );
         match AssertUnwindSafe(checks).catch_unwind().await {
             Ok((more_notes, mut failed)) => {
                 notes.extend(more_notes);
@@ -200,7 +237,11 @@ pub async fn run_regions(options: &RegionsOptions) -> Report {
         cluster.dir().to_owned()
     });
     let tally = context.counts();
-    let checked_calls: u64 = finished.checkers.iter().map(|checker| checker.checked_calls).sum();
+    let checked_calls: u64 = finished
+        .checkers
+        .iter()
+        .map(|checker| checker.checked_calls)
+        .sum();
     Report {
         seed: options.seed,
         duration,
@@ -219,7 +260,11 @@ pub async fn run_regions(options: &RegionsOptions) -> Report {
 fn set_latencies(cluster: &MultiRegionCluster) {
     for one in 0..REGION_NAMES.len() {
         for other in (0..REGION_NAMES.len()).filter(|other| *other != one) {
-            let (delay, jitter) = if one.max(other) == 2 { FAR_LATENCY } else { NEAR_LATENCY };
+            let (delay, jitter) = if one.max(other) == 2 {
+                FAR_LATENCY
+            } else {
+                NEAR_LATENCY
+            };
             let flow = FlowShape {
                 delay,
                 jitter,
@@ -234,7 +279,12 @@ fn set_latencies(cluster: &MultiRegionCluster) {
 }
 
 /// Injects faults until the time is over, every kind has happened, and all regions have joined.
-async fn inject_faults(cluster: &mut MultiRegionCluster, options: &RegionsOptions, load: &mut RegionsLoad, results: &mut FaultResults) {
+async fn inject_faults(
+    cluster: &mut MultiRegionCluster,
+    options: &RegionsOptions,
+    load: &mut RegionsLoad,
+    results: &mut FaultResults,
+) {
     let nodes = REGION_NAMES.len() * options.nodes_per_region;
     let mut schedule = FaultSchedule::new(options.seed, &options.kinds, nodes, options.shards);
     let mut nemesis = RegionNemesis::new(cluster);
@@ -244,8 +294,12 @@ async fn inject_faults(cluster: &mut MultiRegionCluster, options: &RegionsOption
         let elapsed = started.elapsed();
         joining.advance(&mut nemesis, load, elapsed, results).await;
         let mut missing = nemesis.counts.missing(&options.kinds);
-        let has_hit_leaders = nemesis.leaders_in.len() == REGION_NAMES.len() && nemesis.counts.meta_leaders > 0;
-        let is_complete = elapsed >= options.duration && missing.is_empty() && has_hit_leaders && joining.has_joined();
+        let has_hit_leaders =
+            nemesis.leaders_in.len() == REGION_NAMES.len() && nemesis.counts.meta_leaders > 0;
+        let is_complete = elapsed >= options.duration
+            && missing.is_empty()
+            && has_hit_leaders
+            && joining.has_joined();
         if is_complete || elapsed >= options.duration + GRACE_PERIOD || load.context.is_stopped() {
             break;
         }
@@ -274,7 +328,12 @@ async fn inject_faults(cluster: &mut MultiRegionCluster, options: &RegionsOption
 
 impl FaultResults {
     /// Adds failures for what should have happened and didn't.
-    fn check_coverage(&mut self, options: &RegionsOptions, nemesis: &RegionNemesis<'_>, joining: &LateRegion) {
+    fn check_coverage(
+        &mut self,
+        options: &RegionsOptions,
+        nemesis: &RegionNemesis<'_>,
+        joining: &LateRegion,
+    ) {
         let missing = nemesis.counts.missing(&options.kinds).into_iter();
         self.failures
             .extend(missing.map(|kind| format!("no {kind} happened")));
@@ -291,7 +350,11 @@ impl FaultResults {
         if !joining.has_joined() {
             self.failures.push("the third region didn't join".into());
         }
-        let late_writes: u64 = self.deleted_buckets.iter().map(|bucket| bucket.late_writes).sum();
+        let late_writes: u64 = self
+            .deleted_buckets
+            .iter()
+            .map(|bucket| bucket.late_writes)
+            .sum();
         if options.kinds.contains(&FaultKind::DropBucket) {
             self.notes.push(format!(
                 "buckets deleted in a partition: {}, with {late_writes} writes acknowledged after that",

@@ -8,8 +8,8 @@ use super::context::RegionsContext;
 use super::region_call::RegionCall;
 use crate::checker::ABSENT;
 use crate::faults::call_record::{Action, Outcome};
-use crate::faults::recording_client::{RecordingClient, RequestOptions};
 use crate::faults::history::KeyName;
+use crate::faults::recording_client::{RecordingClient, RequestOptions};
 use crate::faults::version::Version;
 use crate::faults::workload::{self, Intent};
 use crate::rng::Rng;
@@ -42,9 +42,16 @@ pub(super) struct SessionClient {
 
 impl SessionClient {
     /// Creates a client that begins in this region.
-    pub fn new(field: &Arc<RegionsContext>, number: u32, region: usize, changes_region: bool, seed: u64) -> Self {
+    pub fn new(
+        field: &Arc<RegionsContext>,
+        number: u32,
+        region: usize,
+        changes_region: bool,
+        seed: u64,
+    ) -> Self {
         let seats = 0..field.shared_keys.nodes.len();
-        let clients = seats.map(|seat| RecordingClient::new(&field.shared_keys, number, seat, seed));
+        let clients =
+            seats.map(|seat| RecordingClient::new(&field.shared_keys, number, seat, seed));
         Self {
             context: field.clone(),
             clients: clients.collect(),
@@ -102,7 +109,8 @@ impl SessionClient {
         let writes = action.written_value();
         let is_read = writes.is_none();
         let is_put = writes.is_some_and(|value| value != ABSENT);
-        let ttl = (is_put && self.rng.chance_permille(TTL_WRITES_PERMILLE)).then(|| self.rng.range(TTL_SECS));
+        let ttl = (is_put && self.rng.chance_permille(TTL_WRITES_PERMILLE))
+            .then(|| self.rng.range(TTL_SECS));
         let content_type = writes.map(|value| format!("text/x{}", value % 5));
         let eventual = is_read && self.rng.chance_permille(EVENTUAL_READS_PERMILLE);
         // A DELETE begins a new session: only then its response tells its version.
@@ -115,7 +123,9 @@ impl SessionClient {
         };
         let seats = self.context.seats[self.region].clone();
         let seat = seats.start + self.rng.index(seats.len());
-        let result = self.clients[seat].send_with(key, action, etag, extras).await;
+        let result = self.clients[seat]
+            .send_with(key, action, etag, extras)
+            .await;
         let record = result.record;
         let (outcome, etag) = (record.outcome, record.etag.clone());
         self.context.shared_keys.history.counts.count(outcome);
@@ -143,7 +153,13 @@ impl SessionClient {
     }
 
     /// Records the session's token, and the version that it covers.
-    fn remember(&mut self, key: KeyName, call: &RegionCall, is_continued: bool, token: Option<String>) {
+    fn remember(
+        &mut self,
+        key: KeyName,
+        call: &RegionCall,
+        is_continued: bool,
+        token: Option<String>,
+    ) {
         let (Some(token), Some(version)) = (token, call.version()) else {
             return;
         };
@@ -157,7 +173,12 @@ impl SessionClient {
 }
 
 /// Reads keys that other regions write, until the run is stopped.
-pub(super) async fn read_other_regions(context: Arc<RegionsContext>, number: u32, region: usize, seed: u64) {
+pub(super) async fn read_other_regions(
+    context: Arc<RegionsContext>,
+    number: u32,
+    region: usize,
+    seed: u64,
+) {
     let mut rng = Rng::derived(seed, u64::from(number));
     let new_clients = |shared| {
         let seats = context.seats[region].clone();
@@ -168,7 +189,8 @@ pub(super) async fn read_other_regions(context: Arc<RegionsContext>, number: u32
     let mut clients: Vec<Vec<RecordingClient>> = shared.map(new_clients).collect();
     while !context.is_stopped() {
         let region_count = context.region_count();
-        let owner = (region + 1 + rng.index(region_count.saturating_sub(1).max(1))) % region_count.max(1);
+        let owner =
+            (region + 1 + rng.index(region_count.saturating_sub(1).max(1))) % region_count.max(1);
         if owner != region {
             let readable = context.readable_generations(owner);
             let generation = rng.range(*readable.start()..*readable.end() + 1);

@@ -35,9 +35,11 @@ pub struct MalformedHeaders;
 
 /// Encodes headers, except those for which `skip` returns true.
 pub fn write_headers(headers: &HeaderMap, skip: impl Fn(&HeaderName) -> bool) -> Bytes {
-    let size =
-        |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + MAX_FIELD_PREFIX_BYTES;
-    let mut out = BytesMut::with_capacity(MAX_FIELD_PREFIX_BYTES + headers.iter().map(size).sum::<usize>());
+    let size = |(name, value): (&HeaderName, &HeaderValue)| {
+        name.as_str().len() + value.len() + MAX_FIELD_PREFIX_BYTES
+    };
+    let mut out =
+        BytesMut::with_capacity(MAX_FIELD_PREFIX_BYTES + headers.iter().map(size).sum::<usize>());
     let written = || headers.iter().filter(|(name, _)| !skip(name));
     encode_varint(written().count() as u64, &mut out);
     let table = static_table::static_table();
@@ -74,12 +76,15 @@ pub fn read_headers(bytes: &Bytes, additional: usize) -> Result<HeaderMap, Malfo
     if count > left.len() / 2 {
         return Err(MalformedHeaders);
     }
-    let mut headers = HeaderMap::try_with_capacity(count + additional).map_err(|_| MalformedHeaders)?;
+    let mut headers =
+        HeaderMap::try_with_capacity(count + additional).map_err(|_| MalformedHeaders)?;
     let table = static_table::static_table();
     for _ in 0..count {
         let (name, entry) = read_name(&mut left, table)?;
         let value = read_value(&mut left, entry)?;
-        headers.try_append(name, value).map_err(|_| MalformedHeaders)?;
+        headers
+            .try_append(name, value)
+            .map_err(|_| MalformedHeaders)?;
     }
     left.is_empty().then_some(headers).ok_or(MalformedHeaders)
 }
@@ -101,7 +106,10 @@ fn read_name<'a>(
     }
 }
 
-fn read_value(left: &mut Bytes, entry: Option<&StaticEntry>) -> Result<HeaderValue, MalformedHeaders> {
+fn read_value(
+    left: &mut Bytes,
+    entry: Option<&StaticEntry>,
+) -> Result<HeaderValue, MalformedHeaders> {
     let number = read_varint(left)?;
     if number % 2 == 1 {
         let value = entry.and_then(|entry| entry.values.get(number / 2));
@@ -199,7 +207,11 @@ mod tests {
         assert_eq!(read_headers(&Bytes::new(), 0), Err(MalformedHeaders));
         for cut in 1..good.len() {
             let part = good.get(..cut).unwrap().to_vec();
-            assert_eq!(read_headers(&encoded(1, &part), 0), Err(MalformedHeaders), "{cut}");
+            assert_eq!(
+                read_headers(&encoded(1, &part), 0),
+                Err(MalformedHeaders),
+                "{cut}"
+            );
         }
     }
 

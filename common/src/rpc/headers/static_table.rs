@@ -31,7 +31,10 @@ const ENTRIES: [(HeaderName, &[&str]); ENTRY_COUNT] = [
         header::CONTENT_SECURITY_POLICY,
         &["sandbox; default-src 'none'"],
     ),
-    (header_name("cross-origin-resource-policy"), &["cross-origin"]),
+    (
+        header_name("cross-origin-resource-policy"),
+        &["cross-origin"],
+    ),
     (header_name("x-cloudkv-version"), &[]),
     (header_name("x-cloudkv-lag"), &[]),
     (header::EXPIRES, &[]),
@@ -210,7 +213,9 @@ mod tests {
 
     #[test]
     fn values_are_found() {
-        let (_, entry) = static_table().find(&header_name("x-forwarded-proto")).unwrap();
+        let (_, entry) = static_table()
+            .find(&header_name("x-forwarded-proto"))
+            .unwrap();
         let index = |value| entry.value_index(&HeaderValue::from_static(value));
         assert_eq!((index("https"), index("ftp")), (Some(1), None));
     }

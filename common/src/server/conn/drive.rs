@@ -11,10 +11,10 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::task::TaskTracker;
 
-use crate::server::handler::RequestHandler;
-use crate::server::conn::state::Directive;
-use crate::server::conn::session::HttpSession;
 use crate::server::conn::h2_streams::StreamExecutor;
+use crate::server::conn::session::HttpSession;
+use crate::server::conn::state::Directive;
+use crate::server::handler::RequestHandler;
 use crate::server::settings::HttpSettings;
 
 /// Flow-control windows: bytes of unread bodies of one HTTP/2 request, and of one connection.

@@ -33,10 +33,7 @@ pub(crate) struct StreamExecutor {
 impl StreamExecutor {
     /// Creates an executor that ends streams whose responses make no progress for `timeout`.
     pub(crate) fn new(tasks: TaskTracker, timeout: Duration) -> Self {
-        Self {
-            tasks,
-            timeout,
-        }
+        Self { tasks, timeout }
     }
 }
 
@@ -85,7 +82,9 @@ impl<F: Future> Future for StreamTask<F> {
             return Poll::Pending;
         }
         let timeout = this.timeout;
-        let deadline = this.deadline.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        let deadline = this
+            .deadline
+            .get_or_insert_with(|| Box::pin(sleep(timeout)));
         deadline.as_mut().reset(Instant::now() + timeout);
         deadline.as_mut().poll(cx)
     }

@@ -67,7 +67,12 @@ impl ConnectionMonitor {
     }
 
     /// Takes a connection's current activity and returns the directive for it.
-    pub(crate) fn observe(&mut self, activity: Activity, now: Instant, timeouts: &ConnectionTimeouts) -> Directive {
+    pub(crate) fn observe(
+        &mut self,
+        activity: Activity,
+        now: Instant,
+        timeouts: &ConnectionTimeouts,
+    ) -> Directive {
         let last = std::mem::replace(&mut self.last, activity);
         self.blocked_since = match (activity.is_write_blocked, self.blocked_since) {
             (true, Some(since)) if activity.writes == last.writes => Some(since),
@@ -126,7 +131,10 @@ mod tests {
 
     /// Sweeps every second a connection with this activity, and returns the first directive other
     /// than to serve, and its time.
-    fn first_directive(seconds: u64, activity: impl Fn(u32) -> Activity) -> Option<(u64, Directive)> {
+    fn first_directive(
+        seconds: u64,
+        activity: impl Fn(u32) -> Activity,
+    ) -> Option<(u64, Directive)> {
         let start = Instant::now();
         let mut monitor = ConnectionMonitor::new(start);
         (1..=seconds).find_map(|second| {

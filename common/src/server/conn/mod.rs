@@ -20,12 +20,12 @@
 
 pub(crate) mod body;
 pub(crate) mod drive;
-pub(crate) mod response_budget;
+pub(crate) mod h2_streams;
 pub(crate) mod linger;
 pub(crate) mod liveness;
-pub(crate) mod response_body;
-pub(crate) mod state;
 pub(crate) mod registry;
+pub(crate) mod response_body;
+pub(crate) mod response_budget;
 pub(crate) mod session;
 pub(crate) mod socket;
-pub(crate) mod h2_streams;
+pub(crate) mod state;

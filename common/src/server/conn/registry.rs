@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::server::conn::liveness::{ConnectionTimeouts, ConnectionMonitor};
-use crate::server::conn::state::{Directive, ConnectionState};
+use crate::server::conn::liveness::{ConnectionMonitor, ConnectionTimeouts};
+use crate::server::conn::state::{ConnectionState, Directive};
 use crate::server::metrics::ConnectionMetrics;
 
 /// Registry of a server's open connections.
@@ -30,7 +30,10 @@ impl ConnectionRegistry {
     pub(crate) fn register(self: &Arc<Self>) -> RegistryEntry {
         let number = self.metrics.record_opened();
         let now = Instant::now();
-        let (state, monitor) = (Arc::new(ConnectionState::default()), ConnectionMonitor::new(now));
+        let (state, monitor) = (
+            Arc::new(ConnectionState::default()),
+            ConnectionMonitor::new(now),
+        );
         state.set_idle_since(now, 0);
         self.open
             .lock()
@@ -60,7 +63,11 @@ impl ConnectionRegistry {
     }
 
     /// Issues a directive to the connections for which `filter` returns true.
-    pub(crate) fn issue_where(&self, directive: Directive, filter: impl Fn(&ConnectionState) -> bool) {
+    pub(crate) fn issue_where(
+        &self,
+        directive: Directive,
+        filter: impl Fn(&ConnectionState) -> bool,
+    ) {
         for (state, _) in self.open.lock().values() {
             if filter(state) {
                 self.issue(state, directive);

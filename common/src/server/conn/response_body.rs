@@ -90,16 +90,19 @@ impl<B: Body<Data = Bytes>> ResponseBody<B> {
 impl<B> ResponseBody<B> {
     /// Returns the next chunk of the unsent bytes.
     fn next_chunk(&mut self) -> ResponseChunk {
-        let limit = if self.is_http2 { MAX_CHUNK_BYTES } else { usize::MAX };
+        let limit = if self.is_http2 {
+            MAX_CHUNK_BYTES
+        } else {
+            usize::MAX
+        };
         let bytes = self.unsent.split_to(self.unsent.len().min(limit));
         let permit = match &self.accounting {
             Accounting::Chunked(permit) => ChunkPermit::Shared(Arc::clone(permit)),
-            Accounting::Uncounted | Accounting::Counted(_) | Accounting::Streaming(_) => ChunkPermit::Uncounted,
+            Accounting::Uncounted | Accounting::Counted(_) | Accounting::Streaming(_) => {
+                ChunkPermit::Uncounted
+            }
         };
-        ResponseChunk {
-            bytes,
-            permit,
-        }
+        ResponseChunk { bytes, permit }
     }
 
     /// Takes bytes of the source, `last` if none follow, and returns the first chunk.
@@ -108,7 +111,10 @@ impl<B> ResponseBody<B> {
         match std::mem::replace(&mut self.accounting, Accounting::Uncounted) {
             Accounting::Counted(permit) if fits && last => {
                 let keep = ChunkPermit::Owned(permit);
-                return ResponseChunk { bytes: data, permit: keep };
+                return ResponseChunk {
+                    bytes: data,
+                    permit: keep,
+                };
             }
             Accounting::Counted(permit) => self.accounting = Accounting::Chunked(Arc::new(permit)),
             Accounting::Streaming(streaming) => {
@@ -117,7 +123,10 @@ impl<B> ResponseBody<B> {
                 let permit = streaming.budget.acquire(data.len(), true);
                 let keep = permit.map_or(ChunkPermit::Uncounted, ChunkPermit::Owned);
                 self.accounting = Accounting::Streaming(streaming);
-                return ResponseChunk { bytes: data, permit: keep };
+                return ResponseChunk {
+                    bytes: data,
+                    permit: keep,
+                };
             }
             accounting => self.accounting = accounting,
         }

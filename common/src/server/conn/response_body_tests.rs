@@ -42,7 +42,10 @@ struct Fixture {
 }
 
 fn fixture(limit: usize) -> Fixture {
-    let (state, memory) = (Arc::<ConnectionState>::default(), Arc::new(MemoryBudget::new(usize::MAX)));
+    let (state, memory) = (
+        Arc::<ConnectionState>::default(),
+        Arc::new(MemoryBudget::new(usize::MAX)),
+    );
     let budget = ResponseBudget::new(Arc::clone(&state), Arc::clone(&memory), None, limit);
     Fixture {
         state,
@@ -77,22 +80,25 @@ fn a_body_over_http2_is_sent_in_chunks_and_counts_until_the_last_is_dropped() {
     drop(body);
     chunks[0].advance(MAX_CHUNK_BYTES);
     chunks.drain(..2);
-    assert_eq!((state.pending_bytes(), state.activity().sent_chunks), (bytes, 1));
+    assert_eq!(
+        (state.pending_bytes(), state.activity().sent_chunks),
+        (bytes, 1)
+    );
     assert!(memory.used_bytes() >= bytes - UNCOUNTED_BYTES);
     chunks.clear();
     assert_eq!(
-        (state.pending_bytes(), memory.used_bytes(), state.activity().sent_chunks),
+        (
+            state.pending_bytes(),
+            memory.used_bytes(),
+            state.activity().sent_chunks
+        ),
         (0, 0, 1)
     );
 }
 
 #[test]
 fn a_body_over_http1_is_sent_as_one_chunk() {
-    let Fixture {
-        state,
-        budget,
-        ..
-    } = fixture(1 << 20);
+    let Fixture { state, budget, .. } = fixture(1 << 20);
     let permit = budget.acquire(1 << 20, false).unwrap();
     let mut body = ResponseBody::counted(source(&[1 << 20]), permit, false);
     let chunk = next_chunk(&mut body).unwrap().unwrap();
@@ -105,11 +111,7 @@ fn a_body_over_http1_is_sent_as_one_chunk() {
 
 #[test]
 fn dropped_bodies_are_not_counted() {
-    let Fixture {
-        state,
-        budget,
-        ..
-    } = fixture(1 << 20);
+    let Fixture { state, budget, .. } = fixture(1 << 20);
     let permit = budget.acquire(100_000, false).unwrap();
     drop(ResponseBody::counted(source(&[100_000]), permit, true));
     assert_eq!(state.pending_bytes(), 0);
@@ -120,11 +122,7 @@ fn dropped_bodies_are_not_counted() {
 
 #[test]
 fn a_streaming_body_is_not_polled_while_the_budget_is_full() {
-    let Fixture {
-        state,
-        budget,
-        ..
-    } = fixture(1000);
+    let Fixture { state, budget, .. } = fixture(1000);
     let mut body = ResponseBody::streaming(source(&[600, 600, 600]), budget, true);
     let first = next_chunk(&mut body).unwrap().unwrap();
     let second = next_chunk(&mut body).unwrap().unwrap();

@@ -260,7 +260,10 @@ mod tests {
         assert_eq!(memory.used_bytes(), 0);
         let large = budget.acquire(1 << 20, false).unwrap();
         assert_eq!((memory.used_bytes(), budget.is_full()), (1 << 20, true));
-        assert!(budget.acquire(1 << 20, false).is_some(), "half of the budget");
+        assert!(
+            budget.acquire(1 << 20, false).is_some(),
+            "half of the budget"
+        );
         assert!(budget.acquire((1 << 20) + 1, false).is_none());
         let forced = budget.acquire(2 << 20, true).unwrap();
         assert!(memory.used_bytes() >= 3 << 20);

@@ -12,13 +12,13 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 use crate::server::client_addresses::{ClientAddress, ConnectionSlot, RequestPermit};
-use crate::server::handler::{RequestHandler, RequestOrigin};
 use crate::server::conn::body::{RequestBody, UnreadBody};
-use crate::server::conn::response_budget::{ResponseBudget, UNCOUNTED_BYTES};
-use crate::server::conn::response_body::ResponseBody;
-use crate::server::conn::state::ConnectionState;
 use crate::server::conn::h2_streams;
+use crate::server::conn::response_body::ResponseBody;
+use crate::server::conn::response_budget::{ResponseBudget, UNCOUNTED_BYTES};
+use crate::server::conn::state::ConnectionState;
 use crate::server::forwarded::{X_CLOUDKV_ROUTER, client_address};
+use crate::server::handler::{RequestHandler, RequestOrigin};
 use crate::server::request_id::{self, X_REQUEST_ID};
 use crate::server::settings::HttpSettings;
 
@@ -132,7 +132,8 @@ impl<A: RequestHandler> HttpSession<A> {
             };
             let mut response = self.handler.handle(request, origin).await;
             if http1 {
-                self.set_connection_close(&mut response, expects_continue).await;
+                self.set_connection_close(&mut response, expects_continue)
+                    .await;
             } else {
                 h2_streams::set_has_response();
             }
@@ -155,7 +156,11 @@ impl<A: RequestHandler> HttpSession<A> {
 
     /// Counts a request for its client's address. Over HTTP/1.1 the connection's slot counts for
     /// its one request, too.
-    fn count_request(&self, request: &Request<RequestBody>, http1: bool) -> Result<Option<RequestPermit>, ()> {
+    fn count_request(
+        &self,
+        request: &Request<RequestBody>,
+        http1: bool,
+    ) -> Result<Option<RequestPermit>, ()> {
         let counted = match &self.owner.address {
             _ if self.owner.is_router() => return Ok(None),
             Some(_) if http1 => return Ok(None),
@@ -168,7 +173,9 @@ impl<A: RequestHandler> HttpSession<A> {
                     return Ok(None);
                 }
                 let addresses = &self.handler.connections().addresses;
-                addresses.get_or_insert(client).begin_request(self.settings.max_address_requests)
+                addresses
+                    .get_or_insert(client)
+                    .begin_request(self.settings.max_address_requests)
             }
         };
         counted.map(Some).ok_or(())
@@ -188,7 +195,8 @@ impl<A: RequestHandler> HttpSession<A> {
         self.handler.connections().record_refused_request();
         let mut response = self.handler.overloaded(id);
         if http1 {
-            self.set_connection_close(&mut response, expects_continue).await;
+            self.set_connection_close(&mut response, expects_continue)
+                .await;
         }
         response.map(ResponseBody::uncounted)
     }

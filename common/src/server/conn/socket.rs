@@ -24,7 +24,11 @@ pub(crate) struct TrackedSocket {
 }
 
 impl TrackedSocket {
-    pub(crate) fn new(stream: TcpStream, state: Arc<ConnectionState>, lingerer: Arc<Lingerer>) -> Self {
+    pub(crate) fn new(
+        stream: TcpStream,
+        state: Arc<ConnectionState>,
+        lingerer: Arc<Lingerer>,
+    ) -> Self {
         Self {
             stream: Some(stream),
             state,

@@ -144,7 +144,8 @@ impl ConnectionState {
 
     /// Sets the begin of the idle time, which holds as long as `started` requests have begun.
     pub(crate) fn set_idle_since(&self, since: Instant, started: u32) {
-        self.idle_since.store(process_millis(since), Ordering::Relaxed);
+        self.idle_since
+            .store(process_millis(since), Ordering::Relaxed);
         self.started_at_idle.store(started, Ordering::Relaxed);
     }
 

@@ -84,7 +84,10 @@ impl Histogram {
         let buckets = (0..BOUND_COUNT)
             .map(|index| {
                 cumulative += counts[index];
-                (bucket_bound(index, self.first_exponent) as f64 / self.unit, cumulative)
+                (
+                    bucket_bound(index, self.first_exponent) as f64 / self.unit,
+                    cumulative,
+                )
             })
             .collect();
         HistogramSnapshot {

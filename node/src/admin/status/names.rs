@@ -12,7 +12,10 @@ impl NodeNames {
     /// Chooses a name for each node of a status.
     pub fn of(status: &StatusReport) -> Self {
         let name = |node: &NodeReport| {
-            let name = match (is_unique(status, node, short_name), is_unique(status, node, full_name)) {
+            let name = match (
+                is_unique(status, node, short_name),
+                is_unique(status, node, full_name),
+            ) {
                 (true, _) => short_name(node),
                 (false, true) => full_name(node),
                 // Several nodes on one host: no two have the same address.

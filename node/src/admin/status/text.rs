@@ -44,7 +44,11 @@ fn format_rounded(number: f64) -> String {
 
 /// Formats rows below a line of titles, in columns. Empty columns are left out, and very wide cells
 /// are cut off unless `may_be_wide`.
-pub(super) fn format_table(titles: &[&str], rows: &[Vec<String>], may_be_wide: bool) -> Vec<String> {
+pub(super) fn format_table(
+    titles: &[&str],
+    rows: &[Vec<String>],
+    may_be_wide: bool,
+) -> Vec<String> {
     let cut = |cell: &str| {
         if may_be_wide || cell.chars().count() <= MAX_CELL_COLUMNS {
             return cell.to_owned();

@@ -23,7 +23,11 @@ pub(super) fn page(status: &StatusReport, verbose: bool) -> String {
         region_table(status, verbose),
         group_table(status, &names, verbose),
         snapshot_lines(status, &names, verbose),
-        if verbose { this_node_lines(status) } else { vec![] },
+        if verbose {
+            this_node_lines(status)
+        } else {
+            vec![]
+        },
     ];
     for section in sections.into_iter().filter(|section| !section.is_empty()) {
         lines.push(String::new());
@@ -169,14 +173,18 @@ fn group_table(status: &StatusReport, names: &NodeNames, verbose: bool) -> Vec<S
 }
 
 fn is_normal_group(group: &GroupReport) -> bool {
-    let lags = group.behind().any(|(_, entries)| entries > MAX_NORMAL_LAG_ENTRIES);
+    let lags = group
+        .behind()
+        .any(|(_, entries)| entries > MAX_NORMAL_LAG_ENTRIES);
     group.leader.is_some() && !group.damaged && !group.changing && !lags
 }
 
 fn snapshot_lines(status: &StatusReport, names: &NodeNames, verbose: bool) -> Vec<String> {
     let shown = status.snapshots.iter();
     let shown = shown.filter(|snapshot| verbose || snapshot.state == "running");
-    shown.map(|snapshot| snapshot_line(snapshot, names)).collect()
+    shown
+        .map(|snapshot| snapshot_line(snapshot, names))
+        .collect()
 }
 
 fn snapshot_line(snapshot: &SnapshotReport, names: &NodeNames) -> String {

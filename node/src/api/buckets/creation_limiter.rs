@@ -91,7 +91,11 @@ impl CreationLimiter {
     }
 
     /// Takes a permit for one creation by the client of a request.
-    pub(crate) fn try_acquire(&self, source: RequestSource, headers: &HeaderMap) -> Result<CreationPermit, CreationLimitExceeded> {
+    pub(crate) fn try_acquire(
+        &self,
+        source: RequestSource,
+        headers: &HeaderMap,
+    ) -> Result<CreationPermit, CreationLimitExceeded> {
         if self.settings.per_hour == 0 {
             return Ok(CreationPermit(None));
         }
@@ -110,7 +114,11 @@ impl CreationLimiter {
         }
     }
 
-    fn try_acquire_at(&self, now: Instant, client: IpAddr) -> Result<IpAddr, CreationLimitExceeded> {
+    fn try_acquire_at(
+        &self,
+        now: Instant,
+        client: IpAddr,
+    ) -> Result<IpAddr, CreationLimitExceeded> {
         let state = &mut *self.state.lock();
         let address = state.tracked_address(client, now, self.max_addresses);
         let full_at = state.full_at.get(&address).copied();
@@ -188,18 +196,27 @@ mod tests {
             })
         };
         assert_eq!(limiter.try_acquire_at(start, client), exceeded(10 * MINUTE));
-        assert!(limiter.try_acquire_at(start, address(2)).is_ok(), "another one");
+        assert!(
+            limiter.try_acquire_at(start, address(2)).is_ok(),
+            "another one"
+        );
         let after = |minutes| start + minutes * MINUTE;
         assert_eq!(limiter.try_acquire_at(after(9), client), exceeded(MINUTE));
         assert!(
             limiter.try_acquire_at(after(10), client).is_ok(),
             "refusals are not counted"
         );
-        assert_eq!(limiter.try_acquire_at(after(10), client), exceeded(10 * MINUTE));
+        assert_eq!(
+            limiter.try_acquire_at(after(10), client),
+            exceeded(10 * MINUTE)
+        );
         for _ in 0..6 {
             assert_eq!(limiter.try_acquire_at(after(200), client), Ok(client));
         }
-        assert_eq!(limiter.try_acquire_at(after(200), client), exceeded(10 * MINUTE));
+        assert_eq!(
+            limiter.try_acquire_at(after(200), client),
+            exceeded(10 * MINUTE)
+        );
     }
 
     #[test]
@@ -242,7 +259,9 @@ mod tests {
         let acquire = |source: &str, client: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert("x-forwarded-for", http::HeaderValue::from_static(client));
-            limiter.try_acquire(request_source(source, false), &headers).is_ok()
+            limiter
+                .try_acquire(request_source(source, false), &headers)
+                .is_ok()
         };
         assert!(acquire("10.0.0.1", "1.1.1.1") && acquire("10.0.0.1", "1.1.1.2"));
         assert!(!acquire("10.0.0.1", "1.1.1.1"));
@@ -262,7 +281,10 @@ mod tests {
                 .is_ok()
         };
         assert!(acquire(true) && !acquire(true));
-        assert!(acquire(false), "the header of an untrusted source is ignored");
+        assert!(
+            acquire(false),
+            "the header of an untrusted source is ignored"
+        );
     }
 
     #[test]
@@ -270,7 +292,10 @@ mod tests {
         let limiter = limiter(0, 8);
         let source = request_source("1.1.1.1", false);
         for _ in 0..100 {
-            assert_eq!(limiter.try_acquire(source, &HeaderMap::new()), Ok(CreationPermit(None)));
+            assert_eq!(
+                limiter.try_acquire(source, &HeaderMap::new()),
+                Ok(CreationPermit(None))
+            );
         }
         assert!(limiter.state.lock().full_at.is_empty());
     }

@@ -97,7 +97,9 @@ impl FromRequest<BucketsState> for BucketParams {
         let client = || {
             let source = parts.extensions.get::<RequestSource>();
             let unknown = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-            source.map_or(unknown, |source| source.client_address(&parts.headers, &state.trusted_proxies))
+            source.map_or(unknown, |source| {
+                source.client_address(&parts.headers, &state.trusted_proxies)
+            })
         };
         let received = state
             .body_reader

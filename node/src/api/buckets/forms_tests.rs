@@ -62,8 +62,14 @@ fn formats_are_detected_by_content() {
         let json = br#" {"access": "public", "comment": "a b", "plan": null, "x": [1]}"#;
         assert_eq!(parse_body(declared, json), expected, "{declared:?}");
     }
-    assert_eq!(parse_body(URLENCODED, b"access=public&comment=a+b"), expected);
-    assert_eq!(parse_body(None, b"comment=a%20b&access=public\r\n"), expected);
+    assert_eq!(
+        parse_body(URLENCODED, b"access=public&comment=a+b"),
+        expected
+    );
+    assert_eq!(
+        parse_body(None, b"comment=a%20b&access=public\r\n"),
+        expected
+    );
     for empty in ["", "\r\n", "--x--", "--x--\r\n"] {
         assert_eq!(
             parse_body(URLENCODED, empty.as_bytes()),
@@ -84,14 +90,30 @@ fn leading_dashes_alone_are_no_multipart_form() {
 #[test]
 fn malformed_bodies_are_refused() {
     for body in ["hello", "{", "[1]", "{\"access\": \"public\"} x"] {
-        assert_eq!(parse_body(None, body.as_bytes()), Err("invalid_body"), "{body}");
+        assert_eq!(
+            parse_body(None, body.as_bytes()),
+            Err("invalid_body"),
+            "{body}"
+        );
     }
-    assert_eq!(parse_body(Some("application/json"), b"a=b"), Err("invalid_body"));
+    assert_eq!(
+        parse_body(Some("application/json"), b"a=b"),
+        Err("invalid_body")
+    );
     assert_eq!(parse_body(None, b"\xff=\xff"), Err("invalid_body"));
-    assert_eq!(parse_body(None, b"{\"access\": 1}"), Err("invalid_parameter"));
-    assert_eq!(parse_body(None, b"plan=free&plan=pro"), Err("invalid_parameter"));
+    assert_eq!(
+        parse_body(None, b"{\"access\": 1}"),
+        Err("invalid_parameter")
+    );
+    assert_eq!(
+        parse_body(None, b"plan=free&plan=pro"),
+        Err("invalid_parameter")
+    );
     let repeated = multipart_form("x", &[("plan", "free"), ("plan", "free")]);
-    assert_eq!(parse_body(None, repeated.as_bytes()), Err("invalid_parameter"));
+    assert_eq!(
+        parse_body(None, repeated.as_bytes()),
+        Err("invalid_parameter")
+    );
     let truncated = multipart_form("x", &[("plan", "free")]);
     assert_eq!(
         parse_body(None, &truncated.as_bytes()[..truncated.len() - 8]),

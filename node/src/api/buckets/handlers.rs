@@ -7,7 +7,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 
-use crate::api::buckets::extract::{ConfirmedKeyCount, OptionalOwner, BucketName, Owner};
+use crate::api::buckets::extract::{BucketName, ConfirmedKeyCount, OptionalOwner, Owner};
 use crate::api::buckets::params::BucketParams;
 use crate::api::buckets::{BucketsState, RequestSource};
 use crate::api::errors::ApiError;

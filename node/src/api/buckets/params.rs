@@ -69,7 +69,10 @@ impl BucketParams {
     pub(crate) fn into_create(self, account: Option<AccountId>) -> Result<CreateBucket, ApiError> {
         Ok(CreateBucket {
             account,
-            access: self.access.as_deref().map_or(Ok(Access::Public), parse_access)?,
+            access: self
+                .access
+                .as_deref()
+                .map_or(Ok(Access::Public), parse_access)?,
             plan: self.plan.as_deref().map(parse_plan).transpose()?,
             comment: self
                 .comment

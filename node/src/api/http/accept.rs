@@ -12,7 +12,8 @@ type Rank = (u16, u8);
 
 /// Returns whether the client prefers JSON to plain text.
 pub fn prefers_json(headers: &HeaderMap) -> bool {
-    let (mut json, mut text): (AcceptedRange, AcceptedRange) = (AcceptedRange::default(), AcceptedRange::default());
+    let (mut json, mut text): (AcceptedRange, AcceptedRange) =
+        (AcceptedRange::default(), AcceptedRange::default());
     for line in headers.get_all(ACCEPT) {
         let Ok(line) = line.to_str() else { continue };
         for range in line.split(',') {
@@ -52,7 +53,11 @@ impl AcceptedRange {
     fn rank(&self) -> Rank {
         (
             self.weight,
-            if self.weight == 0 { 0 } else { self.specificity },
+            if self.weight == 0 {
+                0
+            } else {
+                self.specificity
+            },
         )
     }
 }

@@ -19,7 +19,10 @@ pub fn parse_precondition(headers: &HeaderMap) -> Result<Precondition, ApiError>
         let message = "If-Unmodified-Since does not work on writes: use If-Match with an ETag";
         return Err(ApiError::invalid_header(message));
     }
-    match (parse_tags(headers, &IF_MATCH)?, parse_tags(headers, &IF_NONE_MATCH)?) {
+    match (
+        parse_tags(headers, &IF_MATCH)?,
+        parse_tags(headers, &IF_NONE_MATCH)?,
+    ) {
         (None, None) => Ok(Precondition::None),
         (Some(EntityTags::Any), None) => Ok(Precondition::Exists),
         (Some(tags), None) => Ok(Precondition::Versions(tags.strong_versions().collect())),

@@ -42,8 +42,14 @@ fn readers_with_the_current_version_get_304() {
         read(&[(&IF_MODIFIED_SINCE, SAME_SECOND)]),
         ReadOutcome::NotModified
     );
-    assert_eq!(read(&[(&IF_MODIFIED_SINCE, BEFORE)]), ReadOutcome::SendValue);
-    assert_eq!(read(&[(&IF_MODIFIED_SINCE, "not a date")]), ReadOutcome::SendValue);
+    assert_eq!(
+        read(&[(&IF_MODIFIED_SINCE, BEFORE)]),
+        ReadOutcome::SendValue
+    );
+    assert_eq!(
+        read(&[(&IF_MODIFIED_SINCE, "not a date")]),
+        ReadOutcome::SendValue
+    );
 }
 
 #[test]
@@ -65,10 +71,19 @@ fn readers_that_require_another_version_get_412() {
     let weak = format!("W/{}", tag());
     assert_eq!(read(&[(&IF_MATCH, &tag())]), ReadOutcome::SendValue);
     assert_eq!(read(&[(&IF_MATCH, "*")]), ReadOutcome::SendValue);
-    assert_eq!(read(&[(&IF_MATCH, "\"x\"")]), ReadOutcome::PreconditionFailed);
+    assert_eq!(
+        read(&[(&IF_MATCH, "\"x\"")]),
+        ReadOutcome::PreconditionFailed
+    );
     assert_eq!(read(&[(&IF_MATCH, &weak)]), ReadOutcome::PreconditionFailed);
-    assert_eq!(read(&[(&IF_UNMODIFIED_SINCE, BEFORE)]), ReadOutcome::PreconditionFailed);
-    assert_eq!(read(&[(&IF_UNMODIFIED_SINCE, SAME_SECOND)]), ReadOutcome::SendValue);
+    assert_eq!(
+        read(&[(&IF_UNMODIFIED_SINCE, BEFORE)]),
+        ReadOutcome::PreconditionFailed
+    );
+    assert_eq!(
+        read(&[(&IF_UNMODIFIED_SINCE, SAME_SECOND)]),
+        ReadOutcome::SendValue
+    );
 }
 
 #[test]

@@ -55,7 +55,10 @@ fn allowed_headers(request: &HeaderMap) -> HeaderValue {
 mod tests {
     use super::*;
 
-    fn options_response(method: Option<&'static str>, names: Option<&'static str>) -> Response<Body> {
+    fn options_response(
+        method: Option<&'static str>,
+        names: Option<&'static str>,
+    ) -> Response<Body> {
         let mut request = HeaderMap::new();
         if let Some(method) = method {
             request.insert(

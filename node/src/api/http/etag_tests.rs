@@ -46,7 +46,13 @@ fn commas_inside_of_a_tag_belong_to_it() {
 #[test]
 fn several_lines_are_one_list() {
     let lines: [&[u8]; 2] = [b"\"x\"", b"\"0000000000000001-2\""];
-    assert_eq!(EntityTags::parse(lines.into_iter()).unwrap().strong_versions().count(), 1);
+    assert_eq!(
+        EntityTags::parse(lines.into_iter())
+            .unwrap()
+            .strong_versions()
+            .count(),
+        1
+    );
     let lines: [&[u8]; 2] = [b"*", b"\"x\""];
     assert_eq!(EntityTags::parse(lines.into_iter()), None);
 }
@@ -84,7 +90,10 @@ fn other_forms_match_nothing() {
         "0000000000000001",
     ] {
         assert_eq!(
-            tags(&format!("\"{opaque}\"")).unwrap().weak_versions().count(),
+            tags(&format!("\"{opaque}\""))
+                .unwrap()
+                .weak_versions()
+                .count(),
             0,
             "{opaque}"
         );

@@ -89,7 +89,10 @@ impl BodyReader {
             return Err(too_large(limit));
         }
         let expected = body.size_hint().exact().map_or(limit, |size| size as usize);
-        let first = self.next_chunk(body, self.chunk_timeout).await?.unwrap_or_default();
+        let first = self
+            .next_chunk(body, self.chunk_timeout)
+            .await?
+            .unwrap_or_default();
         if first.len() > limit {
             return Err(too_large(limit));
         }
@@ -231,7 +234,8 @@ fn append_chunk(
         return Err((bounds.too_large)(bounds.limit));
     }
     if needed > buffer.capacity() {
-        let doubled = (2 * buffer.capacity()).clamp(UNMETERED_BYTES, bounds.expected.max(UNMETERED_BYTES));
+        let doubled =
+            (2 * buffer.capacity()).clamp(UNMETERED_BYTES, bounds.expected.max(UNMETERED_BYTES));
         let capacity = needed.max(doubled);
         permit.grow(capacity)?;
         let mut larger = BytesMut::with_capacity(capacity);

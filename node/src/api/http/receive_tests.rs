@@ -85,8 +85,14 @@ async fn read(mut body: ChunkedBody, limit: usize) -> Result<Bytes, (u16, &'stat
 #[tokio::test]
 async fn bodies_are_read() {
     assert_eq!(read(ChunkedBody::sized(&[]), 4).await.unwrap(), "");
-    assert_eq!(read(ChunkedBody::sized(&["abcd"]), 4).await.unwrap(), "abcd");
-    assert_eq!(read(ChunkedBody::sized(&["ab", "cd"]), 4).await.unwrap(), "abcd");
+    assert_eq!(
+        read(ChunkedBody::sized(&["abcd"]), 4).await.unwrap(),
+        "abcd"
+    );
+    assert_eq!(
+        read(ChunkedBody::sized(&["ab", "cd"]), 4).await.unwrap(),
+        "abcd"
+    );
     assert_eq!(
         read(ChunkedBody::chunked(&["", "ab", "", "cd"]), 4)
             .await
@@ -163,7 +169,11 @@ fn sized_body(count: usize) -> ChunkedBody {
     }
 }
 
-async fn receive(reader: &BodyReader, mut body: ChunkedBody, number: u8) -> Result<ReceivedBody<'_>, ApiError> {
+async fn receive(
+    reader: &BodyReader,
+    mut body: ChunkedBody,
+    number: u8,
+) -> Result<ReceivedBody<'_>, ApiError> {
     let client = || IpAddr::from([127, 0, 0, number]);
     reader
         .receive(&mut body, 1 << 20, client, ApiError::value_too_large)
@@ -188,7 +198,11 @@ async fn memory_for_large_bodies_is_bounded() {
         "unavailable",
         "the budget is used up"
     );
-    assert!(receive(&reader, ChunkedBody::sized(&["small"]), 3).await.is_ok());
+    assert!(
+        receive(&reader, ChunkedBody::sized(&["small"]), 3)
+            .await
+            .is_ok()
+    );
     drop((first, second));
     assert!(receive(&reader, sized_body(45_000), 1).await.is_ok());
     assert_eq!(reader.memory.used_bytes(), 0);

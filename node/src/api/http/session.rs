@@ -7,14 +7,18 @@ use crate::api::http::headers::{X_CLOUDKV_MIN_VERSION, X_CLOUDKV_VERSION, single
 use crate::service::{Bucket, Directory, Service, SessionToken, Version};
 
 /// Parses the session token of a request.
-pub async fn from_request(headers: &HeaderMap, directory: &Directory) -> Result<SessionToken, ApiError> {
+pub async fn from_request(
+    headers: &HeaderMap,
+    directory: &Directory,
+) -> Result<SessionToken, ApiError> {
     match single(headers, &X_CLOUDKV_MIN_VERSION)? {
         None => Ok(SessionToken::default()),
         Some(value) => {
             let text = value.to_str().unwrap_or_default();
             // Boxed, since it is rare and large.
             let session = Box::pin(directory.parse_session(text)).await?;
-            session.map_err(|error| ApiError::invalid_header(format!("x-cloudkv-min-version {error}")))
+            session
+                .map_err(|error| ApiError::invalid_header(format!("x-cloudkv-min-version {error}")))
         }
     }
 }

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Response};
 use serde::Serialize;
 
 use crate::api::Api;
-use crate::api::access::{BucketAccess, AccessIntent};
+use crate::api::access::{AccessIntent, BucketAccess};
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 use crate::api::http::headers::{JSON, TEXT};
@@ -71,7 +71,11 @@ fn parse_limit(query: Query<'_>) -> Result<usize, ApiError> {
     let number = if is_number { text.parse().ok() } else { None };
     number
         .filter(|number| (1..=MAX_LISTED_KEYS).contains(number))
-        .ok_or_else(|| ApiError::invalid_parameter(format!("limit must be a number from 1 to {MAX_LISTED_KEYS}")))
+        .ok_or_else(|| {
+            ApiError::invalid_parameter(format!(
+                "limit must be a number from 1 to {MAX_LISTED_KEYS}"
+            ))
+        })
 }
 
 fn format_text(keys: &[KeyInfo]) -> Vec<u8> {
@@ -116,7 +120,11 @@ fn listed_key(info: &KeyInfo) -> ListedKey<'_> {
     }
 }
 
-fn list_response(mut request_headers: HeaderMap, format: ListFormat, body: Vec<u8>) -> Response<Body> {
+fn list_response(
+    mut request_headers: HeaderMap,
+    format: ListFormat,
+    body: Vec<u8>,
+) -> Response<Body> {
     let mut response = reuse_header_map(&mut request_headers);
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -161,7 +169,8 @@ mod tests {
 
     #[test]
     fn json_has_sizes_versions_and_expiries() {
-        let json: serde_json::Value = serde_json::from_slice(&format_json(&keys()).unwrap()).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_slice(&format_json(&keys()).unwrap()).unwrap();
         let expected = serde_json::json!({"keys": [
             {"name": "a/b", "size": 3, "version": "0000000000000010-2", "expires_at": null},
             {"name": "ключ", "size": 3, "version": "0000000000000010-2",

@@ -92,8 +92,14 @@ async fn handle_key<B: IncomingBody>(
             let delete = Box::pin(write::delete(api, head, key));
             (RequestClass::Delete, delete.await)
         }
-        Method::OPTIONS => (RequestClass::Other, Ok(cors::options(&head.headers, KEY_METHODS))),
-        _ => (RequestClass::Other, Err(ApiError::method_not_allowed(KEY_METHODS))),
+        Method::OPTIONS => (
+            RequestClass::Other,
+            Ok(cors::options(&head.headers, KEY_METHODS)),
+        ),
+        _ => (
+            RequestClass::Other,
+            Err(ApiError::method_not_allowed(KEY_METHODS)),
+        ),
     }
 }
 
@@ -105,7 +111,10 @@ async fn handle_bucket(
 ) -> (RequestClass, Result<Response<Body>, ApiError>) {
     match method {
         Method::GET | Method::HEAD => (RequestClass::List, Box::pin(list::list(api, head)).await),
-        Method::OPTIONS => (RequestClass::Other, Ok(cors::options(&head.headers, LIST_METHODS))),
+        Method::OPTIONS => (
+            RequestClass::Other,
+            Ok(cors::options(&head.headers, LIST_METHODS)),
+        ),
         _ => (
             RequestClass::Other,
             Err(ApiError::method_not_allowed(LIST_METHODS)),

@@ -10,7 +10,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::api::Api;
-use crate::api::access::{BucketAccess, AccessIntent};
+use crate::api::access::{AccessIntent, BucketAccess};
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 use crate::api::http::conditions::{self, ReadOutcome};
@@ -18,13 +18,17 @@ use crate::api::http::headers::{CROSS_ORIGIN_RESOURCE_POLICY, X_CLOUDKV_VERSION}
 use crate::api::http::query::Query;
 use crate::api::http::{dates, etag, path, session};
 use crate::api::keys::{KeyRequestHead, reuse_header_map};
-use crate::service::{StoredValue, KeyError, ReadResult, Unavailable};
+use crate::service::{KeyError, ReadResult, StoredValue, Unavailable};
 
 /// Maximum size of a value whose record shares its memory with the `Content-Type` header, in bytes.
 const MAX_SHARED_VALUE_BYTES: usize = 4 << 10;
 
 /// Handles GET or HEAD of a key.
-pub async fn get(api: &Api, head: &mut KeyRequestHead<'_>, key: &[u8]) -> Result<Response<Body>, ApiError> {
+pub async fn get(
+    api: &Api,
+    head: &mut KeyRequestHead<'_>,
+    key: &[u8],
+) -> Result<Response<Body>, ApiError> {
     let grant = BucketAccess::authorize(
         &api.service.directory,
         head.bucket,

@@ -7,7 +7,7 @@ use http::header::{CONTENT_TYPE, ETAG, EXPIRES};
 use http::{HeaderMap, Response};
 
 use crate::api::Api;
-use crate::api::access::{BucketAccess, AccessIntent};
+use crate::api::access::{AccessIntent, BucketAccess};
 use crate::api::dispatch::IncomingBody;
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
@@ -35,7 +35,10 @@ pub async fn put<B: IncomingBody>(
         .receive(
             &mut body,
             limit,
-            || head.peer.client_address(&head.headers, &api.trusted_proxies),
+            || {
+                head.peer
+                    .client_address(&head.headers, &api.trusted_proxies)
+            },
             ApiError::value_too_large,
         )
         .await?;
@@ -178,6 +181,9 @@ mod tests {
         assert_eq!(parse_content_type(&headers).unwrap(), "text/plain");
         let long = "x".repeat(MAX_CONTENT_TYPE_BYTES + 1);
         headers.insert(CONTENT_TYPE, HeaderValue::from_str(&long).unwrap());
-        assert_eq!(parse_content_type(&headers).unwrap_err().code(), "invalid_header");
+        assert_eq!(
+            parse_content_type(&headers).unwrap_err().code(),
+            "invalid_header"
+        );
     }
 }

@@ -9,7 +9,7 @@ use super::list_names;
 use crate::app::groups::Groups;
 use crate::app::start_log::format_seconds;
 use crate::app::{region_status, snapshots};
-use crate::raft::{TransferDirection, NodeId, TransferStatus, SnapshotTransfers};
+use crate::raft::{NodeId, SnapshotTransfers, TransferDirection, TransferStatus};
 use crate::store::keys::GroupId;
 
 /// Interval at which progress is logged.
@@ -48,7 +48,10 @@ fn next_event(state: &mut Option<LagState>, lags: bool, now: Instant) -> Option<
     match state {
         None if lags => {
             let (since, last) = (now, now);
-            *state = Some(LagState { since, last_logged: last });
+            *state = Some(LagState {
+                since,
+                last_logged: last,
+            });
             Some(LagEvent::Started)
         }
         None => None,
@@ -98,7 +101,9 @@ impl CatchUpEvents {
         match next_event(&mut self.local, lags, now) {
             Some(LagEvent::Started) => tracing::info!(groups, entries, "catching up started"),
             Some(LagEvent::Ongoing) => tracing::info!(groups, entries, "catching up in progress"),
-            Some(LagEvent::CaughtUp(took)) => tracing::info!(took = format_seconds(took), "caught up"),
+            Some(LagEvent::CaughtUp(took)) => {
+                tracing::info!(took = format_seconds(took), "caught up")
+            }
             None => {}
         }
     }
@@ -160,9 +165,15 @@ mod tests {
         let (mut state, start) = (None, Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         assert!(next_event(&mut state, false, at(0)).is_none());
-        assert!(matches!(next_event(&mut state, true, at(1)), Some(LagEvent::Started)));
+        assert!(matches!(
+            next_event(&mut state, true, at(1)),
+            Some(LagEvent::Started)
+        ));
         assert!(next_event(&mut state, true, at(10)).is_none());
-        assert!(matches!(next_event(&mut state, true, at(11)), Some(LagEvent::Ongoing)));
+        assert!(matches!(
+            next_event(&mut state, true, at(11)),
+            Some(LagEvent::Ongoing)
+        ));
         assert!(next_event(&mut state, true, at(12)).is_none());
         let Some(LagEvent::CaughtUp(took)) = next_event(&mut state, false, at(13)) else {
             panic!("its end is logged");

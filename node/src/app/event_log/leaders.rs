@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::list_names;
 use crate::app::groups::Groups;
-use crate::raft::{Group, StateMachine, NodeId};
+use crate::raft::{Group, NodeId, StateMachine};
 use crate::store::keys::GroupId;
 
 /// A change of leadership: the previous leader, the new one, and the reason.
@@ -41,7 +41,11 @@ impl LeadershipEvents {
         }
     }
 
-    fn check_group<M: StateMachine>(&mut self, group: &Group<M>, moves: &mut BTreeMap<LeaderChange, Vec<GroupId>>) {
+    fn check_group<M: StateMachine>(
+        &mut self,
+        group: &Group<M>,
+        moves: &mut BTreeMap<LeaderChange, Vec<GroupId>>,
+    ) {
         let leader = *group.leader().borrow();
         let Some(leader) = leader.filter(|_| self.groups.has_leader(group)) else {
             return;

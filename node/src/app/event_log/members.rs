@@ -122,7 +122,9 @@ impl MembershipEvents {
 
     fn check_regions(&mut self, now: Instant, topology: &Topology) {
         let here = self.groups.identity.region_number;
-        let others = topology.region_names().filter(|(number, _)| *number != here);
+        let others = topology
+            .region_names()
+            .filter(|(number, _)| *number != here);
         let is_reachable = |number| {
             let mut nodes = topology.nodes_of(number);
             nodes.any(|node| self.groups.failure_detector.is_alive(node.id))

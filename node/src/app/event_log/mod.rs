@@ -131,7 +131,11 @@ impl EventLog {
 
 /// Lists the first names, and the number of the others.
 fn list_names(all: &[impl ToString]) -> String {
-    let named: Vec<String> = all.iter().take(MAX_LISTED_NAMES).map(ToString::to_string).collect();
+    let named: Vec<String> = all
+        .iter()
+        .take(MAX_LISTED_NAMES)
+        .map(ToString::to_string)
+        .collect();
     let named = named.join(", ");
     match all.len().saturating_sub(MAX_LISTED_NAMES) {
         0 => named,

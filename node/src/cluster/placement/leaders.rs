@@ -77,7 +77,10 @@ fn chain_from(
     let mut reached: BTreeMap<NodeId, (usize, NodeId)> = BTreeMap::new();
     let mut queue = VecDeque::from([from]);
     while let Some(node) = queue.pop_front() {
-        if leads.get(&node).is_some_and(|target_count| target_count + 2 <= count) {
+        if leads
+            .get(&node)
+            .is_some_and(|target_count| target_count + 2 <= count)
+        {
             return Some((node, trace_chain(from, node, &reached)));
         }
         for (number, shard) in shards.iter().enumerate() {
@@ -95,7 +98,11 @@ fn chain_from(
     None
 }
 
-fn trace_chain(from: NodeId, to: NodeId, reached: &BTreeMap<NodeId, (usize, NodeId)>) -> TransferChain {
+fn trace_chain(
+    from: NodeId,
+    to: NodeId,
+    reached: &BTreeMap<NodeId, (usize, NodeId)>,
+) -> TransferChain {
     let mut chain = Vec::new();
     let mut node = to;
     while node != from {

@@ -60,7 +60,9 @@ fn ids<'a>(members: impl Iterator<Item = &'a MetadataCandidate>) -> Vec<NodeId> 
 }
 
 /// Counts the nodes of each region.
-fn count_by_region<'a>(members: impl Iterator<Item = &'a &'a MetadataCandidate>) -> BTreeMap<u32, usize> {
+fn count_by_region<'a>(
+    members: impl Iterator<Item = &'a &'a MetadataCandidate>,
+) -> BTreeMap<u32, usize> {
     let mut regions = BTreeMap::new();
     for member in members {
         *regions.entry(member.region).or_default() += 1;
@@ -76,7 +78,10 @@ fn max_minority(voters: usize) -> usize {
 /// Number of voters. It doesn't depend on which nodes are alive: a failure must not change it.
 fn voter_count(active: &[&MetadataCandidate]) -> usize {
     let regions = count_by_region(active.iter());
-    let spread: usize = regions.values().map(|nodes| max_minority(5).min(*nodes)).sum();
+    let spread: usize = regions
+        .values()
+        .map(|nodes| max_minority(5).min(*nodes))
+        .sum();
     match active.len() {
         0..=2 => 1,
         3..=4 => 3,
@@ -98,11 +103,19 @@ fn choose_voters(active: &[&MetadataCandidate]) -> Vec<NodeId> {
     let mut chosen_in: BTreeMap<u32, usize> = BTreeMap::new();
     let mut chosen = Vec::new();
     while chosen.len() < count {
-        let in_region = |member: &MetadataCandidate| chosen_in.get(&member.region).copied().unwrap_or(0);
+        let in_region =
+            |member: &MetadataCandidate| chosen_in.get(&member.region).copied().unwrap_or(0);
         let best = active
             .iter()
             .filter(|member| !chosen.contains(&member.id) && in_region(member) < capacity)
-            .min_by_key(|member| (!member.is_alive, !member.is_voter, in_region(member), member.id));
+            .min_by_key(|member| {
+                (
+                    !member.is_alive,
+                    !member.is_voter,
+                    in_region(member),
+                    member.id,
+                )
+            });
         let Some(best) = best else { break };
         chosen.push(best.id);
         *chosen_in.entry(best.region).or_default() += 1;

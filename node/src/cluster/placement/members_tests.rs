@@ -42,7 +42,10 @@ fn members_strategy() -> impl Strategy<Value = Vec<MetadataCandidate>> {
     })
 }
 
-fn members_with_ids<'a>(members: &'a [MetadataCandidate], ids: &[NodeId]) -> Vec<&'a MetadataCandidate> {
+fn members_with_ids<'a>(
+    members: &'a [MetadataCandidate],
+    ids: &[NodeId],
+) -> Vec<&'a MetadataCandidate> {
     members
         .iter()
         .filter(|member| ids.contains(&member.id))

@@ -18,4 +18,4 @@ mod shards;
 mod shards_tests;
 
 pub use members::{MetadataCandidate, MetadataMembers, plan_metadata};
-pub use shards::{ShardCandidate, CurrentPlacement, ShardPlan, plan_shards};
+pub use shards::{CurrentPlacement, ShardCandidate, ShardPlan, plan_shards};

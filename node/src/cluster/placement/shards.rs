@@ -104,7 +104,8 @@ impl<'a> ShardDraft<'a> {
         voters.sort_by_key(|id| !active.contains(id));
         voters.truncate(VOTERS_PER_SHARD);
         Self {
-            may_replace: voters.len() == VOTERS_PER_SHARD && current.voters.len() == VOTERS_PER_SHARD,
+            may_replace: voters.len() == VOTERS_PER_SHARD
+                && current.voters.len() == VOTERS_PER_SHARD,
             voters,
             current,
         }
@@ -192,7 +193,8 @@ impl ShardPlanner<'_> {
         let mut loads = self.loads();
         for draft in &mut self.drafts {
             let mut voters = draft.voters.iter().copied();
-            let decommissioning = voters.find(|id| !self.active.contains(id) && draft.may_drop(*id));
+            let decommissioning =
+                voters.find(|id| !self.active.contains(id) && draft.may_drop(*id));
             if let (Some(old), Some(new)) = (decommissioning, least_loaded(draft, &loads)) {
                 draft.replace(old, new);
                 *loads.entry(new).or_default() += 1;
@@ -238,7 +240,11 @@ impl ShardPlanner<'_> {
 
     /// Chooses leaders and learners, and leaves out shards that don't change.
     fn into_plans(self) -> Vec<ShardPlan> {
-        let candidates: Vec<LeaderCandidates> = self.drafts.iter().map(|draft| self.leader_candidates(draft)).collect();
+        let candidates: Vec<LeaderCandidates> = self
+            .drafts
+            .iter()
+            .map(|draft| self.leader_candidates(draft))
+            .collect();
         let leaders = choose_leaders(&candidates);
         let plans = self.drafts.iter().zip(leaders).zip(0..);
         plans

@@ -2,14 +2,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::shards::{ShardCandidate, CurrentPlacement, ShardPlan, plan_shards};
+use super::shards::{CurrentPlacement, ShardCandidate, ShardPlan, plan_shards};
 use crate::raft::NodeId;
 
 type CurrentPlacements = Vec<Option<CurrentPlacement>>;
 
 fn active_nodes(ids: impl IntoIterator<Item = NodeId>) -> Vec<ShardCandidate> {
     ids.into_iter()
-        .map(|id| ShardCandidate { id, is_active: true })
+        .map(|id| ShardCandidate {
+            id,
+            is_active: true,
+        })
         .collect()
 }
 
@@ -106,7 +109,10 @@ fn check_step(nodes: &[ShardCandidate], current: &CurrentPlacements, plans: &[Sh
 fn nodes_strategy() -> impl Strategy<Value = Vec<ShardCandidate>> {
     proptest::collection::btree_map(1_u64..12, proptest::bool::weighted(0.8), 0..10).prop_map(|m| {
         m.into_iter()
-            .map(|(id, active)| ShardCandidate { id, is_active: active })
+            .map(|(id, active)| ShardCandidate {
+                id,
+                is_active: active,
+            })
             .collect()
     })
 }
@@ -211,7 +217,10 @@ fn a_region_grows_from_one_node_to_three() {
     assert!(current.iter().all(|shard| *shard == placement(&[1], &[])));
     apply_until_stable(&active_nodes([1, 2]), &mut current);
     assert!(current.iter().all(|shard| *shard == placement(&[1], &[2])));
-    assert_eq!(apply_until_stable(&active_nodes([1, 2, 3]), &mut current), 1);
+    assert_eq!(
+        apply_until_stable(&active_nodes([1, 2, 3]), &mut current),
+        1
+    );
     check_stable(&active_nodes([1, 2, 3]), &current);
 }
 
@@ -273,7 +282,10 @@ fn without_an_active_node_nothing_changes() {
         id: 1,
         is_active: false,
     }];
-    assert_eq!(plan_shards(&decommissioning, 1, &[placement(&[1, 2, 3], &[])]), []);
+    assert_eq!(
+        plan_shards(&decommissioning, 1, &[placement(&[1, 2, 3], &[])]),
+        []
+    );
     assert_eq!(plan_shards(&[], 1, &[None]), []);
 }
 

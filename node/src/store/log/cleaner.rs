@@ -7,7 +7,7 @@
 
 use super::frame::FrameKind;
 use super::index::EntryLocation;
-use super::{SegmentLog, LogState};
+use super::{LogState, SegmentLog};
 use crate::store::error::StoreError;
 use crate::store::keys::GroupId;
 

@@ -13,7 +13,7 @@ use rand_like::Rng;
 use tempfile::TempDir;
 
 use super::SegmentLog;
-use super::model_tests::{Model, SETTINGS, Step, open, perform, contents_of, step};
+use super::model_tests::{Model, SETTINGS, Step, contents_of, open, perform, step};
 use super::segment::{self, BLOCK_BYTES};
 
 use crate::store::keys::GroupId;
@@ -308,10 +308,16 @@ fn a_log_that_is_unreadable_before_its_synced_position_is_damaged() {
         damaged.get_mut(name).unwrap()[100..120].fill(0xa5);
         let dir = write(&damaged);
         let opened = SegmentLog::open(dir.path(), &dir.path().join("log"), SETTINGS);
-        assert!(opened.is_err(), "{name:?} was damaged, which was not detected");
+        assert!(
+            opened.is_err(),
+            "{name:?} was damaged, which was not detected"
+        );
         damaged.remove(name);
         let dir = write(&damaged);
         let opened = SegmentLog::open(dir.path(), &dir.path().join("log"), SETTINGS);
-        assert!(opened.is_err(), "{name:?} is missing, which was not detected");
+        assert!(
+            opened.is_err(),
+            "{name:?} is missing, which was not detected"
+        );
     }
 }

@@ -122,7 +122,7 @@ fn is_in_first_block(end: LogEnd, synced: LogPosition) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::{FrameKind, Checksum};
+    use super::super::frame::{Checksum, FrameKind};
     use super::*;
     use crate::store::keys::GroupId;
 
@@ -131,9 +131,15 @@ mod tests {
     /// Encodes a record of this size after one with the checksum `FIRST_CHECKSUM`.
     fn record(bytes: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        frame::write(&mut out, FIRST_CHECKSUM, FrameKind::Entry, GroupId(1), |out| {
-            out.resize(out.len() + bytes - HEADER_BYTES, 9);
-        });
+        frame::write(
+            &mut out,
+            FIRST_CHECKSUM,
+            FrameKind::Entry,
+            GroupId(1),
+            |out| {
+                out.resize(out.len() + bytes - HEADER_BYTES, 9);
+            },
+        );
         out
     }
 
@@ -172,7 +178,10 @@ mod tests {
         assert_eq!(classified(8000, without_header, (3, 8300)), last_file(300));
         // The block was full, and isn't written again.
         assert_eq!(classified(8000, record(192), (3, 8192)), last_file(192));
-        assert_eq!(classified(8000, record(192), (4, 100)), LossExtent::OlderFile);
+        assert_eq!(
+            classified(8000, record(192), (4, 100)),
+            LossExtent::OlderFile
+        );
     }
 
     #[test]

@@ -247,7 +247,10 @@ mod tests {
 
     #[test]
     fn positions_are_ordered_by_segment_and_offset() {
-        let (a, b) = (LogPosition::new(1, u64::from(u32::MAX)), LogPosition::new(2, 0));
+        let (a, b) = (
+            LogPosition::new(1, u64::from(u32::MAX)),
+            LogPosition::new(2, 0),
+        );
         assert!(a < b);
         assert_eq!((a.segment(), a.offset()), (1, u64::from(u32::MAX)));
         assert_eq!(LogPosition::from_number(b.number()), b);

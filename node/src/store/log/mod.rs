@@ -33,13 +33,13 @@
 //! | `data_loss` | classifies missing synced records: explained by a power failure or not |
 //! | `cleaner` | relocates entries to free old segments |
 
+mod cleaner;
+mod data_loss;
 mod frame;
 mod index;
-mod data_loss;
 mod recovery;
 mod segment;
 mod tail;
-mod cleaner;
 mod writer;
 
 #[cfg(test)]
@@ -60,16 +60,16 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use self::frame::FrameKind;
-use self::index::{Index, EntryLocation, LogPosition};
+use self::index::{EntryLocation, Index, LogPosition};
 use self::segment::SegmentFile;
 use self::tail::{Chunk, Tail};
 use self::writer::LogWriter;
-use super::error::StoreError;
 use super::durable_dir::create_dir;
+use super::error::StoreError;
 use super::keys::GroupId;
 use super::synced_mark::SyncedMark;
 
-pub use self::data_loss::{LossExtent, LogDataLoss};
+pub use self::data_loss::{LogDataLoss, LossExtent};
 pub use self::writer::{Completion, SyncStats};
 
 /// Length of an entry's record before the entry, in bytes: the record's header, and the index.
@@ -135,7 +135,9 @@ impl LogState {
             let error = io::Error::other(reason.to_string());
             return Err(StoreError::on("write", "log")(error));
         }
-        let placed = self.tail.push(&self.index, self.oldest_segment, kind, group, body);
+        let placed = self
+            .tail
+            .push(&self.index, self.oldest_segment, kind, group, body);
         placed.map_err(|_| StoreError::corrupt("log", "an entry is larger than a segment can be"))
     }
 
@@ -164,7 +166,12 @@ impl LogState {
         chunks.find_map(|chunk| chunk.read(place.at, length).map(Bytes::copy_from_slice))
     }
 
-    fn entry_source(&self, group: GroupId, number: u64, place: EntryLocation) -> Result<EntrySource, StoreError> {
+    fn entry_source(
+        &self,
+        group: GroupId,
+        number: u64,
+        place: EntryLocation,
+    ) -> Result<EntrySource, StoreError> {
         if let Some(bytes) = self.read_in_memory(place) {
             return Ok(EntrySource::Memory(bytes));
         }
@@ -206,7 +213,11 @@ impl EntryOnDisk {
     /// Reads and verifies the whole record: the disk may have changed it since it was written, and
     /// nothing but the requested entry may be applied or sent.
     fn read(self) -> Result<Bytes, StoreError> {
-        let offset = self.location.at.offset().saturating_sub(ENTRY_HEADER_BYTES as u64);
+        let offset = self
+            .location
+            .at
+            .offset()
+            .saturating_sub(ENTRY_HEADER_BYTES as u64);
         let entry = usize::try_from(self.location.len).unwrap_or(usize::MAX);
         let record = self
             .file
@@ -272,7 +283,9 @@ impl SegmentLog {
             .map_or(1, |last| last + 1);
         let synced = LogPosition::from_number(synced);
         let recovered = recovery::recover(files, synced)?;
-        recovered.make_durable(dir, synced, &mark).map_err(failed())?;
+        recovered
+            .make_durable(dir, synced, &mark)
+            .map_err(failed())?;
         let oldest = recovered.segments.keys().next().copied().unwrap_or(1);
         let default_size = settings.segment_bytes;
         let spares = remove_small_files(recovered.spares, default_size).map_err(failed())?;
@@ -295,7 +308,10 @@ impl SegmentLog {
                 writer
                     .resume(file.clone(), end.at.offset())
                     .map_err(failed())?;
-                (Tail::new(end.at, end.checksum, file.size(), default_size), end.at)
+                (
+                    Tail::new(end.at, end.checksum, file.size(), default_size),
+                    end.at,
+                )
             }
         };
         let appended = AtomicU64::new(recovered.index.bytes());
@@ -367,7 +383,9 @@ impl SegmentLog {
         }
         state.completions.push(done);
         self.shared.wake(state);
-        self.shared.appended_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.shared
+            .appended_bytes
+            .fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 
@@ -428,7 +446,11 @@ impl SegmentLog {
         Ok(())
     }
 
-    fn read_group<T>(&self, group: GroupId, read: impl FnOnce(&index::GroupLog) -> Option<T>) -> Option<T> {
+    fn read_group<T>(
+        &self,
+        group: GroupId,
+        read: impl FnOnce(&index::GroupLog) -> Option<T>,
+    ) -> Option<T> {
         self.shared.state.lock().index.group(group).and_then(read)
     }
 
@@ -482,7 +504,9 @@ impl SegmentLog {
             let state = self.shared.state.lock();
             let log = state.index.group(group);
             match log.and_then(|log| log.entries.last_key_value()) {
-                Some((number, place)) => Some((*number, state.entry_source(group, *number, *place)?)),
+                Some((number, place)) => {
+                    Some((*number, state.entry_source(group, *number, *place)?))
+                }
                 None => None,
             }
         };

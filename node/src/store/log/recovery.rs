@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use super::frame::{self, Frame, FrameKind, Checksum};
-use super::index::{Index, LogPosition};
 use super::data_loss::classify;
+use super::frame::{self, Checksum, Frame, FrameKind};
+use super::index::{Index, LogPosition};
 use super::segment::SegmentFile;
-use super::tail::{SegmentHeader, FORMAT_VERSION};
-use crate::store::error::StoreError;
+use super::tail::{FORMAT_VERSION, SegmentHeader};
 use crate::store::durable_dir::sync_dir;
+use crate::store::error::StoreError;
 use crate::store::synced_mark::SyncedMark;
 
 /// Recovered log.
@@ -52,7 +52,12 @@ impl Recovered {
     ///
     /// A sync alone is not enough: if that process's own sync has failed, the kernel has dropped
     /// the dirty pages, and still reads them from memory. So the records are written again.
-    pub fn make_durable(&self, dir: &Path, synced: LogPosition, mark: &SyncedMark) -> io::Result<()> {
+    pub fn make_durable(
+        &self,
+        dir: &Path,
+        synced: LogPosition,
+        mark: &SyncedMark,
+    ) -> io::Result<()> {
         for (number, file) in self.segments.range(synced.segment()..) {
             let from = if *number == synced.segment() {
                 synced.offset()
@@ -73,7 +78,11 @@ fn corrupt_log(reason: &'static str) -> StoreError {
 }
 
 /// Builds the error of a log that lacks synced records.
-fn data_loss_error(end: Option<LogEnd>, segments: &Segments, synced: LogPosition) -> Result<StoreError, StoreError> {
+fn data_loss_error(
+    end: Option<LogEnd>,
+    segments: &Segments,
+    synced: LogPosition,
+) -> Result<StoreError, StoreError> {
     let file = end.and_then(|end| segments.get(&end.at.segment()));
     let rest = match (file, end) {
         (Some(file), Some(end)) => {
@@ -85,7 +94,9 @@ fn data_loss_error(end: Option<LogEnd>, segments: &Segments, synced: LogPosition
         _ => Vec::new(),
     };
     let path = file.map(|file| file.path().to_owned());
-    Ok(StoreError::log_data_loss(classify(end, path, &rest, synced)))
+    Ok(StoreError::log_data_loss(classify(
+        end, path, &rest, synced,
+    )))
 }
 
 /// Reads the log from `files`, of which everything before `synced` was durable.
@@ -104,7 +115,11 @@ pub fn recover(files: Vec<SegmentFile>, synced: LogPosition) -> Result<Recovered
         }
         for (number, file) in &segments {
             if end.is_some_and(|end| !end.is_full) {
-                return Err(data_loss_error(end, &segments, LogPosition::new(*number, 0))?);
+                return Err(data_loss_error(
+                    end,
+                    &segments,
+                    LogPosition::new(*number, 0),
+                )?);
             }
             let read = read_segment(*number, file, end.map(|end| end.checksum), &mut index)?;
             end = Some(read);

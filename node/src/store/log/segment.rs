@@ -48,7 +48,8 @@ impl SegmentFile {
         let zeros = vec![0; MAX_WRITE_BYTES];
         let mut offset = 0;
         while offset < size {
-            let length = usize::try_from(size - offset).map_or(MAX_WRITE_BYTES, |left| left.min(MAX_WRITE_BYTES));
+            let length = usize::try_from(size - offset)
+                .map_or(MAX_WRITE_BYTES, |left| left.min(MAX_WRITE_BYTES));
             file.write_all_at(&zeros[..length], offset)?;
             offset += length as u64;
         }
@@ -118,12 +119,14 @@ impl SegmentFile {
         let mut buffer = AlignedBuffer::new(MAX_WRITE_BYTES);
         let mut offset = part.start - part.start % BLOCK_BYTES as u64;
         while offset < part.end {
-            let length = usize::try_from(part.end - offset).map_or(MAX_WRITE_BYTES, |left| left.min(MAX_WRITE_BYTES));
+            let length = usize::try_from(part.end - offset)
+                .map_or(MAX_WRITE_BYTES, |left| left.min(MAX_WRITE_BYTES));
             let blocks = &mut buffer.bytes_mut()[..length.next_multiple_of(BLOCK_BYTES)];
             blocks.fill(0);
             let readable = self.size.saturating_sub(offset).min(blocks.len() as u64);
             let readable = usize::try_from(readable).map_err(io::Error::other)?;
-            self.read_file.read_exact_at(&mut blocks[..readable], offset)?;
+            self.read_file
+                .read_exact_at(&mut blocks[..readable], offset)?;
             self.write_file.write_all_at(blocks, offset)?;
             offset += blocks.len() as u64;
         }
@@ -231,7 +234,8 @@ impl SegmentWriter {
             let buffer = self.buffer.bytes_mut();
             buffer[self.filled..end].copy_from_slice(head);
             buffer[end..padded].fill(0);
-            file.write_file.write_all_at(&buffer[..padded], self.offset)?;
+            file.write_file
+                .write_all_at(&buffer[..padded], self.offset)?;
             let whole = end - end % BLOCK_BYTES;
             buffer.copy_within(whole..end, 0);
             self.offset += whole as u64;

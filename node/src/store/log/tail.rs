@@ -4,7 +4,7 @@
 //! everything that waits (see `writer`). A full segment is ended, and the next one begins with the
 //! records that must outlive older segments: votes and positions of all groups.
 
-use super::frame::{self, HEADER_BYTES, FrameKind, Checksum};
+use super::frame::{self, Checksum, FrameKind, HEADER_BYTES};
 use super::index::{Index, LogPosition};
 use super::segment::BLOCK_BYTES;
 use crate::store::keys::GroupId;
@@ -60,7 +60,12 @@ pub struct Tail {
 
 impl Tail {
     /// Continues at `at`, after the record with this checksum, in a segment of `size` bytes.
-    pub fn new(position: LogPosition, checksum: Checksum, segment_bytes: u64, default_segment_bytes: u64) -> Self {
+    pub fn new(
+        position: LogPosition,
+        checksum: Checksum,
+        segment_bytes: u64,
+        default_segment_bytes: u64,
+    ) -> Self {
         Self {
             position,
             checksum,
@@ -78,7 +83,13 @@ impl Tail {
     }
 
     /// Continues after a segment that has ended.
-    pub fn after_segment(at: LogPosition, link: Checksum, usual_size: u64, index: &Index, oldest: u64) -> Self {
+    pub fn after_segment(
+        at: LogPosition,
+        link: Checksum,
+        usual_size: u64,
+        index: &Index,
+        oldest: u64,
+    ) -> Self {
         let mut tail = Self::new(at, link, at.offset(), usual_size);
         tail.begin_segment(index, oldest, 0);
         tail
@@ -185,7 +196,9 @@ impl Tail {
                 self.put(FrameKind::Vote, id, |out| out.extend_from_slice(vote));
             }
             if let Some(committed) = &group.committed {
-                self.put(FrameKind::Committed, id, |out| out.extend_from_slice(committed));
+                self.put(FrameKind::Committed, id, |out| {
+                    out.extend_from_slice(committed)
+                });
             }
             if let Some((upto, position)) = &group.purged {
                 self.put(FrameKind::Purge, id, |out| {
@@ -196,7 +209,10 @@ impl Tail {
         }
         let needed = self.position.offset() + record_bytes + HEADER_BYTES as u64;
         let needed = needed.next_multiple_of(BLOCK_BYTES as u64);
-        self.segment_bytes = self.default_segment_bytes.max(needed).min(u64::from(u32::MAX));
+        self.segment_bytes = self
+            .default_segment_bytes
+            .max(needed)
+            .min(u64::from(u32::MAX));
         if let Some(chunk) = self.pending.last_mut() {
             chunk.new_segment_bytes = Some(self.segment_bytes);
         }

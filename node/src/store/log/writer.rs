@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use super::SharedLog;
 use super::frame::FrameKind;
-use super::segment::{SegmentWriter, SegmentFile};
+use super::segment::{SegmentFile, SegmentWriter};
 use super::tail::Chunk;
 use crate::store::keys::GroupId;
 use crate::store::synced_mark::SyncedMark;

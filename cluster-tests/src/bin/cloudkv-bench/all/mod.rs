@@ -5,9 +5,9 @@
 //! machine affects all of them alike.
 
 mod cells;
-mod testbed;
 mod tables;
 mod targets;
+mod testbed;
 
 use crate::disk::FsyncLatency;
 use crate::procfs::{Machine, MemoryUsage};
@@ -17,9 +17,9 @@ use crate::{process, rocks};
 use anyhow::{Context, Result, ensure};
 use cells::{Cell, Cells};
 use serde::Serialize;
-use testbed::Testbed;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use testbed::Testbed;
 
 /// Options of `all`.
 #[derive(Debug, clap::Args)]

@@ -11,7 +11,10 @@ use tokio::time::{MissedTickBehavior, interval};
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Waits for `work` and returns its result with the highest memory use meanwhile.
-pub async fn peak_during<T>(pid: u32, work: impl Future<Output = Result<T>>) -> Result<(T, MemoryUsage)> {
+pub async fn peak_during<T>(
+    pid: u32,
+    work: impl Future<Output = Result<T>>,
+) -> Result<(T, MemoryUsage)> {
     let mut highest = MemoryUsage::of_process(pid)?;
     let mut ticks = interval(SAMPLE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -71,7 +71,11 @@ struct Report {
 
 /// Measures, prints and writes the results.
 pub fn run(args: &Args) -> Result<()> {
-    ensure!(args.keys >= speed::FEW_KEYS, "--keys: at least {}", speed::FEW_KEYS);
+    ensure!(
+        args.keys >= speed::FEW_KEYS,
+        "--keys: at least {}",
+        speed::FEW_KEYS
+    );
     ensure!(
         args.keys <= 10_u64.pow(load_keys::KEY_DIGITS as u32),
         "--keys: too many"

@@ -50,8 +50,14 @@ impl Speed {
     pub async fn measure_few_alone(&mut self, endpoint: &Endpoint, seconds: f64) -> Result<()> {
         let (mut get, mut put) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            get.push(self.measure(endpoint, Operation::Get, FEW_KEYS, seconds).await?);
-            put.push(self.measure(endpoint, Operation::Put, FEW_KEYS, seconds).await?);
+            get.push(
+                self.measure(endpoint, Operation::Get, FEW_KEYS, seconds)
+                    .await?,
+            );
+            put.push(
+                self.measure(endpoint, Operation::Put, FEW_KEYS, seconds)
+                    .await?,
+            );
         }
         self.get.few_alone = median(&mut get);
         self.put.few_alone = median(&mut put);
@@ -59,7 +65,12 @@ impl Speed {
     }
 
     /// Measures all keys, and few among them, in turn.
-    pub async fn measure_all(&mut self, endpoint: &Endpoint, keys: u64, seconds: f64) -> Result<()> {
+    pub async fn measure_all(
+        &mut self,
+        endpoint: &Endpoint,
+        keys: u64,
+        seconds: f64,
+    ) -> Result<()> {
         for operation in [Operation::Get, Operation::Put] {
             let (mut few, mut all) = (Vec::new(), Vec::new());
             for _ in 0..ROUNDS {

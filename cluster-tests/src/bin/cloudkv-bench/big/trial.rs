@@ -51,8 +51,7 @@ pub async fn run(args: &Args) -> Result<Report> {
     eprintln!("kill -9, restart");
     node.child.kill().await?;
     let first = format!("/kv/{bucket}/k{:0width$}", 0, width = KEY_DIGITS);
-    let (node, ready, first_get) =
-        restart_timed(&args.node_bin, &data, dir.path(), &first).await?;
+    let (node, ready, first_get) = restart_timed(&args.node_bin, &data, dir.path(), &first).await?;
     let values_wrong = sample.count_wrong(&node.endpoint(&buckets)).await?;
     Ok(Report {
         machine: Machine::read(),

@@ -202,7 +202,12 @@ fn sleep_until(at: Instant, is_running: impl Fn() -> bool) {
     }
 }
 
-fn report_progress(spec: &LoadSpec, window: MeasureWindow, done: &AtomicU64, is_running: impl Fn() -> bool) {
+fn report_progress(
+    spec: &LoadSpec,
+    window: MeasureWindow,
+    done: &AtomicU64,
+    is_running: impl Fn() -> bool,
+) {
     let (mut at, mut count) = (window.start, 0);
     while Instant::now() < window.end && is_running() {
         let next = (at + PROGRESS_INTERVAL).min(window.end);

@@ -37,7 +37,11 @@ pub struct Pacer {
 
 impl Pacer {
     /// Creates the pacer of this thread's share of the rate, if there is one.
-    pub fn for_thread(spec: &LoadSpec, window: MeasureWindow, registry: &Registry) -> Result<Option<Self>> {
+    pub fn for_thread(
+        spec: &LoadSpec,
+        window: MeasureWindow,
+        registry: &Registry,
+    ) -> Result<Option<Self>> {
         let Some(rate) = spec.rate else {
             return Ok(None);
         };
@@ -68,7 +72,11 @@ impl Pacer {
             return Ok(());
         }
         // Zero would disarm it.
-        let left = self.next_due.saturating_duration_since(now).as_nanos().max(1);
+        let left = self
+            .next_due
+            .saturating_duration_since(now)
+            .as_nanos()
+            .max(1);
         let left = i64::try_from(left).context("time to the next request")?;
         let time = Itimerspec {
             it_interval: Timespec::default(),

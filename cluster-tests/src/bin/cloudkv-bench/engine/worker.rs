@@ -6,7 +6,7 @@
 use super::connection::{Connection, InFlight};
 use super::keys::KeySource;
 use super::pacer::{Pacer, TIMER};
-use super::{LoadSpec, Stats, MeasureWindow};
+use super::{LoadSpec, MeasureWindow, Stats};
 use crate::workload::{Dialect, Operation, RequestTemplate, is_valid_value};
 use anyhow::{Context, Result, bail};
 use mio::{Events, Interest, Poll, Token};

@@ -70,7 +70,9 @@ impl Etcd {
         for (node, client) in self.nodes.iter_mut().zip(&self.clients) {
             let put = || async move {
                 let body = br#"{"key":"cmVhZHk=","value":"cmVhZHk="}"#.to_vec();
-                http::expect_success(*client, "POST", "/v3/kv/put", body).await.ok()
+                http::expect_success(*client, "POST", "/v3/kv/put", body)
+                    .await
+                    .ok()
             };
             node.wait_for("acknowledged write", START_TIMEOUT, put)
                 .await?;

@@ -1,6 +1,6 @@
 //! The bare hyper server as a process of its own.
 
-use super::{Endpoint, ServerKind, Paths};
+use super::{Endpoint, Paths, ServerKind};
 use crate::hyper_server::Sample;
 use crate::process::ChildProcess;
 use anyhow::{Context, Result};

@@ -1,6 +1,6 @@
 //! A real `cloudkv-node`, alone in its cluster.
 
-use super::{Endpoint, ServerKind, Paths};
+use super::{Endpoint, Paths, ServerKind};
 use crate::hyper_server::{Sample, headers_to_copy};
 use crate::process::ChildProcess;
 use crate::workload::fill_value;

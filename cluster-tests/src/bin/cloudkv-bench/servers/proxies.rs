@@ -66,7 +66,9 @@ impl Proxy {
             .context("write haproxy.cfg")?;
         let args = ["-db".as_ref(), "-f".as_ref(), file.as_os_str()];
         let child = ChildProcess::start("haproxy", &binary, args, dir)?;
-        Self::wait_ready(ServerKind::Haproxy, addr, child).await.map(Some)
+        Self::wait_ready(ServerKind::Haproxy, addr, child)
+            .await
+            .map(Some)
     }
 
     /// Starts nginx; `None` if it isn't installed.
@@ -89,11 +91,21 @@ impl Proxy {
             dir.as_os_str(),
         ];
         let child = ChildProcess::start("nginx", &binary, args, dir)?;
-        Self::wait_ready(ServerKind::Nginx, addr, child).await.map(Some)
+        Self::wait_ready(ServerKind::Nginx, addr, child)
+            .await
+            .map(Some)
     }
 
-    async fn wait_ready(kind: ServerKind, addr: SocketAddr, mut child: ChildProcess) -> Result<Self> {
-        let probe = || async { http::expect_success(addr, "GET", "/ping", Vec::new()).await.ok() };
+    async fn wait_ready(
+        kind: ServerKind,
+        addr: SocketAddr,
+        mut child: ChildProcess,
+    ) -> Result<Self> {
+        let probe = || async {
+            http::expect_success(addr, "GET", "/ping", Vec::new())
+                .await
+                .ok()
+        };
         child.wait_for("response", START_TIMEOUT, probe).await?;
         Ok(Self { kind, addr, child })
     }

@@ -7,7 +7,7 @@
 //! [`Tuning::Debian`] is the package's own configuration (2 threads, TCP, the built-in pool), about
 //! 25 % slower in PUT.
 
-use super::{Endpoint, ServerKind, Paths};
+use super::{Endpoint, Paths, ServerKind};
 use crate::http;
 use crate::process::{ChildProcess, free_port};
 use crate::workload::fill_value;
@@ -44,7 +44,8 @@ pub struct Webdis {
 impl Webdis {
     /// Starts both below `dir`; `None` if they aren't installed.
     pub async fn start(dir: &Path, sizes: &[usize], tuning: Tuning) -> Result<Option<Self>> {
-        let (Some(redis), Some(webdis)) = (find_program("redis-server"), find_program("webdis")) else {
+        let (Some(redis), Some(webdis)) = (find_program("redis-server"), find_program("webdis"))
+        else {
             return Ok(None);
         };
         let dir = dir.join("redis");
@@ -58,7 +59,8 @@ impl Webdis {
         );
 
         let redis_port = free_port().await?;
-        let mut redis = ChildProcess::start("redis", &redis, redis_args(&dir, &socket, redis_port), &dir)?;
+        let mut redis =
+            ChildProcess::start("redis", &redis, redis_args(&dir, &socket, redis_port), &dir)?;
         let is_up = || async { tokio::net::UnixStream::connect(&socket).await.ok() };
         redis.wait_for("connection", START_TIMEOUT, is_up).await?;
 
