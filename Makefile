@@ -15,11 +15,17 @@ setup:
 
 .PHONY: run
 run: setup ## Build and run a node on localhost:8080, data in ./data; ARGS="--shards 4" adds flags
-	@echo "1 of 2: compiling the node for production; the last step optimises the whole program, mostly"
-	@echo "on one core, and takes minutes whenever the code has changed"
-	@$(CARGO) build --release --locked --package cloudkv-node
-	@echo "2 of 2: running $(TARGET_DIR)/release/cloudkv-node $(ARGS)"
-	@exec $(TARGET_DIR)/release/cloudkv-node $(ARGS)
+	@echo "1 of 2: compiling the node, optimised crate by crate (for production: make release)"
+	@$(CARGO) build --profile quick --locked --package cloudkv-node
+	@echo "2 of 2: running $(TARGET_DIR)/quick/cloudkv-node $(ARGS)"
+	@exec $(TARGET_DIR)/quick/cloudkv-node $(ARGS)
+
+.PHONY: release
+release: setup ## Build node and router for production, into target/release
+	@echo "compiling node and router for production; the last step optimises each program as a whole,"
+	@echo "mostly on one core, and takes minutes whenever the code has changed"
+	@$(CARGO) build --release --locked --package cloudkv-node --package cloudkv-router
+	@echo "built: $(TARGET_DIR)/release/cloudkv-node and cloudkv-router"
 
 .PHONY: tour
 tour: ## Run the tour of docs/api.md against the node on localhost:8080

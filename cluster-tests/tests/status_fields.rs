@@ -1,4 +1,5 @@
-//! `docs/STATUS.md` documents each field of the statuses of nodes and routers, and no other.
+//! `docs/operations/status.md` documents each field of the statuses of nodes and routers, and no
+//! other.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -54,7 +55,7 @@ impl Fields {
 
 /// Returns the fields in the tables of a section: the texts in backquotes in each row's first cell.
 fn documented_fields(section: &str) -> BTreeSet<String> {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/STATUS.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations/status.md");
     let page = std::fs::read_to_string(page).unwrap();
     let start = page
         .find(&format!("\n## {section}\n"))
@@ -90,6 +91,6 @@ async fn assert_documented(section: &str, admin: ApiClient) {
 async fn every_field_of_the_status_is_documented() {
     let world = MultiRegionCluster::start(&["eu", "us"], 1, 2).await;
     let router = Router::start(&[world.seat(0).rpc()]).await;
-    assert_documented("Of a node", world.nodes[0].admin_api()).await;
-    assert_documented("Of a router", router.admin_api()).await;
+    assert_documented("Status of a node", world.nodes[0].admin_api()).await;
+    assert_documented("Status of a router", router.admin_api()).await;
 }

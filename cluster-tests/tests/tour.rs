@@ -1,4 +1,4 @@
-//! Runs the README's tour as a reader would: each command must have the answer printed there.
+//! Runs the tour of `docs/api.md` as a reader would: each command must have the answer printed there.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use cloudkv_cluster_tests::{Node, NodeOptions};
 
-/// Headers of all answers, which the README shows only once.
+/// Headers of all answers, which the document shows only once.
 const OMITTED_HEADERS: [&str; 5] = [
     "x-request-id:",
     "x-cloudkv-region:",
@@ -58,17 +58,17 @@ fn comparable<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
     lines.filter(is_shown).map(mask_varying).collect()
 }
 
-/// Commands of the README and the answer below them, if there is one.
+/// Commands of the document and the answer below them, if there is one.
 #[derive(Default)]
 struct Block<'a> {
     commands: Vec<&'a str>,
     answer: Vec<&'a str>,
 }
 
-fn blocks(readme: &str) -> Vec<Block<'_>> {
+fn blocks(document: &str) -> Vec<Block<'_>> {
     let mut blocks: Vec<Block<'_>> = vec![];
     let mut fence = None;
-    for line in readme.lines() {
+    for line in document.lines() {
         if let Some(language) = line.strip_prefix("```") {
             fence = fence.is_none().then_some(language);
             if fence == Some("bash") {
@@ -91,9 +91,9 @@ fn is_command(line: &str) -> bool {
 }
 
 #[tokio::test]
-async fn the_tour_answers_as_the_readme_says() {
-    let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
-    let blocks = blocks(&readme);
+async fn the_tour_answers_as_documented() {
+    let document = std::fs::read_to_string(repository().join("docs/api.md")).unwrap();
+    let blocks = blocks(&document);
     assert!(blocks.len() > 30, "{} blocks", blocks.len());
     let node = Node::start_with(NodeOptions {
         shards: None,

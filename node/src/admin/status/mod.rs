@@ -2,7 +2,7 @@
 //! operator.
 //!
 //! Normal state is left out unless it is requested, and nodes are shown by name. Programs use the
-//! JSON that all of it is made from (`docs/STATUS.md`).
+//! JSON that all of it is made from (`docs/operations/status.md`).
 //!
 //! | file | contents |
 //! | --- | --- |

@@ -1,5 +1,5 @@
-//! The displayed part of the JSON of `/status`. `docs/STATUS.md` describes the fields. A node of
-//! another version may leave some out.
+//! The displayed part of the JSON of `/status`. `docs/operations/status.md` describes the fields. A
+//! node of another version may leave some out.
 
 use serde::Deserialize;
 

@@ -1,4 +1,4 @@
-//! Targets of the node, from the list of numbers in `ARCHITECTURE.md`.
+//! Targets of the node, which `cloudkv-bench all` checks.
 
 use super::cells::{Cells, Load};
 use crate::engine::LoadResult;
