@@ -349,7 +349,7 @@ async fn a_region_for_which_too_many_changes_are_retained_is_removed() {
         ..RegionOptions::default()
     };
     let mut world = MultiRegionCluster::start_with(&["eu", "us"], 1, 2, options).await;
-    world.expect_errors(&["held back"]);
+    world.expect_errors(&["retained changes"]);
     let bucket = world.api(0).create_bucket().await;
     let stage = async || {
         status(&world, 0).await?["held_for_regions"]["stage"]

@@ -139,6 +139,7 @@ impl ReloadingCertificate {
 
 impl std::fmt::Debug for ReloadingCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Certificate").finish_non_exhaustive()
+        f.debug_struct("ReloadingCertificate")
+            .finish_non_exhaustive()
     }
 }

@@ -32,7 +32,7 @@ pub struct NodeConnection {
 }
 
 impl NodeConnection {
-    /// Creates a connection to `address`; a response must arrive within `patience`.
+    /// Creates a connection to `address`; a response must arrive within `response_timeout`.
     pub fn new(address: SocketAddr, response_timeout: Duration) -> Self {
         Self {
             address,

@@ -73,7 +73,7 @@ pub(super) struct Volume {
 }
 
 impl Volume {
-    /// Creates an empty volume, which stores its files' bytes in `host`.
+    /// Creates an empty volume, which stores its files' bytes in `host_dir`.
     pub fn new(host_dir: PathBuf) -> Self {
         let root = FileNode {
             folder: OsString::new(),

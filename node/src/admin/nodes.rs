@@ -56,7 +56,7 @@ pub struct DecommissionReport {
     pub name: String,
     /// Name of the node's region.
     pub region: String,
-    /// `active`, `leaving` or `removed`.
+    /// `active`, `decommissioning` or `removed`.
     pub state: String,
     /// Losses that the region survives with the node; empty if it can't be decommissioned, or was
     /// removed.

@@ -32,7 +32,7 @@ pub struct LogBudget {
 }
 
 impl LogBudget {
-    /// Creates a budget of `bytes`, and at most a fifth of the disk with the data directory.
+    /// Creates a budget of `max_bytes`, and at most a fifth of the disk with the data directory.
     pub fn new(max_bytes: u64, data_dir: PathBuf) -> Self {
         Self {
             max_bytes,

@@ -117,7 +117,7 @@ impl Operator {
             node: node.id,
             name: node.display_name().to_owned(),
             region: region.clone(),
-            state: format!("{:?}", node.state).to_lowercase(),
+            state: node.state.name().to_owned(),
             survives_now: String::new(),
             survives_without: String::new(),
             metadata_voters_now: 0,

@@ -63,7 +63,7 @@ impl NodeStatus {
                     "region": topology.region_name(node.region),
                     "rpc": node.rpc,
                     "http": node.http,
-                    "state": format!("{:?}", node.state).to_lowercase(),
+                    "state": node.state.name(),
                     "removed_seconds": removed,
                     "alive": availability::is_alive(&self.groups, node.id),
                     "version": node.version,

@@ -289,8 +289,8 @@ pub(super) async fn report_reconciled(geo: &GeoReplication) {
     if !is_reconciled(geo, &origins, round).await {
         return;
     }
-    let levelled = pb::RegionReconciled { region, round };
-    match (geo.propose)(meta_command::Kind::RegionReconciled(levelled)).await {
+    let reconciled = pb::RegionReconciled { region, round };
+    match (geo.propose)(meta_command::Kind::RegionReconciled(reconciled)).await {
         Ok(()) => tracing::info!(round, "region reconciled for removed regions"),
         Err(refusal) => {
             let reason = refusal.reason;

@@ -1,7 +1,7 @@
 //! Bounds the changes that this node retains for regions that lack them.
 //!
 //! The budget counts the content of the change indexes of this node's replicas: keys, values and an
-//! overhead (`held_bytes` in each shard's header, which is replicated state). Tombstones are
+//! overhead (`retained_bytes` in each shard's header, which is replicated state). Tombstones are
 //! counted where they were written, by their entries. Half of the budget raises an alarm. If all of
 //! it stays used for a while, the absent region that lacks most is removed as an operator would
 //! remove it: the others fence it, and it can come back by joining anew. A region of which any node

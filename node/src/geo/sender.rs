@@ -282,7 +282,7 @@ impl ChangeSender {
 struct SendSession<'a> {
     sender: &'a ChangeSender,
     node: NodeId,
-    /// Version up to which changes were sent.
+    /// Position up to which changes were sent.
     position: u64,
     /// Batches in flight, and their bytes.
     in_flight: FuturesOrdered<BoxFuture<'static, BatchAck>>,

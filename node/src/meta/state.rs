@@ -229,8 +229,8 @@ impl MachineState<Meta> for MetaState {
             Some(Command::AddRegion(add)) => Ok(self.add_region(add)),
             Some(Command::RegionJoined(joined)) => Ok(self.region_joined(joined.region)),
             Some(Command::RemoveRegion(remove)) => Ok(self.remove_region(&remove.name)),
-            Some(Command::RegionReconciled(levelled)) => {
-                self.region_reconciled(time, *levelled, batch)
+            Some(Command::RegionReconciled(reconciled)) => {
+                self.region_reconciled(time, *reconciled, batch)
             }
             None => Err(unsupported_item("a command of a kind")),
         }

@@ -23,6 +23,15 @@ pub enum NodeState {
 }
 
 impl NodeState {
+    /// Name of the state in the status and in answers of the admin port.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Decommissioning => "decommissioning",
+            Self::Removed => "removed",
+        }
+    }
+
     /// Converts the state from rows and commands; `None` if it is unspecified.
     pub fn from_pb(state: pb::NodeState) -> Option<Self> {
         match state {

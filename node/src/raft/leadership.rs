@@ -2,10 +2,10 @@
 //!
 //! Invariant: a read is answered under the lease only while no other node can have been elected.
 //! Followers promise not to vote for any other node for `election_timeout_max` after a message of
-//! the leader; the lease lasts 0.6 of that from when the acknowledged message was sent, so clocks
 //! the leader; the lease lasts 0.6 of that from when the acknowledged message was sent, so clock
 //! rates may differ by 40 %. A leadership transfer bypasses that promise: the lease of the term is
 //! closed first.
+//!
 //! Members change (`membership`) only under these rules, which preserve the invariant:
 //! - a leader proposes no configuration without itself, and so none that another node can win
 //!   alone: a leader that is to be removed transfers leadership first, which closes its term;

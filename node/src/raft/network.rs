@@ -61,7 +61,7 @@ pub struct NetworkFactory {
 
 impl NetworkFactory {
     /// Creates the clients of the group of `transfers`; an append without a response within
-    /// `timeout` is sent again. Responses are recorded in `acks`, snapshots in `transfers`;
+    /// `append_timeout` is sent again. Responses are recorded in `acks`, snapshots in `transfers`;
     /// `retention` is announced.
     pub(super) fn new(
         peers: Arc<Peers>,

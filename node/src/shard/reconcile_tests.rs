@@ -36,11 +36,11 @@ fn send(regions: &mut [TestRegion], from: usize, to: usize, batches: usize) {
     }
 }
 
-fn fence(region: &mut TestRegion, lost: pb::Peer, levelled: u64) {
+fn fence(region: &mut TestRegion, lost: pb::Peer, round: u64) {
     let peers = vec![lost];
     region.apply(Kind::Fence(pb::Fence {
         peers,
-        reconciled_round: levelled,
+        reconciled_round: round,
     }));
 }
 

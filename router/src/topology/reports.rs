@@ -38,7 +38,7 @@ pub struct TopologyReports {
 }
 
 impl TopologyReports {
-    /// Creates an empty set; `reach` has the parameters of connections to nodes.
+    /// Creates an empty set; `connect` has the parameters of connections to nodes.
     pub fn new(connect: ConnectSettings) -> Self {
         Self {
             connect,

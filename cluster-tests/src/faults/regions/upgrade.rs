@@ -39,7 +39,7 @@ fn upgrade_phases(seats: &[usize], old: &Path) -> [UpgradePhase; 3] {
 }
 
 /// Upgrades all nodes, which run the build `old`, downgrades them, and upgrades them again, within
-/// about `lasts`. Returns what was done; less than all if the run is stopped.
+/// about `duration`. Returns what was done; less than all if the run is stopped.
 ///
 /// # Panics
 /// Panics if a node doesn't stop as it should, or doesn't come back.

@@ -4,7 +4,7 @@ use super::model::{NodeReport, StatusReport};
 use super::names::NodeNames;
 use super::text;
 
-/// Maximum offset of another node's clock, as in `cluster::MAX_OFFSET`.
+/// Maximum offset of another node's clock, as in `cluster::MAX_CLOCK_OFFSET`.
 const MAX_OFFSET_MS: f64 = 250.0;
 /// Remaining days of a certificate below which it should have been renewed.
 const MIN_DAYS_LEFT: u64 = 14;

@@ -1,5 +1,6 @@
 //! Tests of pages that are built from the JSON of nodes.
 
+use crate::meta::NodeState;
 use serde_json::{Value, json};
 
 use super::model::StatusReport;
@@ -88,6 +89,15 @@ fn verbose_shows_everything_with_units() {
     ] {
         assert!(page.contains(part), "{part}: {page}");
     }
+}
+
+#[test]
+fn a_node_that_is_being_decommissioned_is_shown_as_such() {
+    let mut status = three_regions();
+    status["nodes"][1]["state"] = json!(NodeState::Decommissioning.name());
+    assert!(page(&parse(&status), false).contains(" decommissioning "));
+    status["nodes"][1]["alive"] = json!(false);
+    assert!(page(&parse(&status), false).contains(" decommissioning, unreachable "));
 }
 
 #[test]

@@ -81,8 +81,8 @@ fn node_state(status: &StatusReport, node: &NodeReport) -> String {
         return format!("removed {} ago", format_millis(seconds as f64 * 1e3));
     }
     let state = match (node.state.as_str(), node.alive) {
-        ("leaving", true) => "leaving",
-        ("leaving", false) => "leaving, unreachable",
+        ("decommissioning", true) => "decommissioning",
+        ("decommissioning", false) => "decommissioning, unreachable",
         (_, true) => "up",
         (_, false) => "unreachable",
     };

@@ -59,7 +59,7 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Continues at `at`, after the record with this checksum, in a segment of `size` bytes.
+    /// Continues at `position`, after the record with `checksum`, in a segment of `segment_bytes`.
     pub fn new(
         position: LogPosition,
         checksum: Checksum,
