@@ -23,8 +23,11 @@ const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_wiped_node_catches_up_over_a_slow_link_while_the_others_write() {
+    // The state is flushed while it is filled, so that the log's beginning is purged.
+    let args = ["--write-buffer-mib", "4"].map(str::to_owned);
     let options = RegionOptions {
         shards: 1,
+        args: args.to_vec(),
         ..RegionOptions::default()
     };
     let mut region = Region::start_with(options).await;

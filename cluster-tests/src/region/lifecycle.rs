@@ -297,12 +297,12 @@ impl Region {
     /// Runs an operator's command, again and again while it fails with 503, as operators do.
     pub async fn admin_with_retries(&self, seat: usize, args: &[&str]) -> String {
         let what = format!("admin {args:?} is carried out");
-        let told = async || match self.admin(seat, args).await {
-            Ok(told) => Some(told),
+        let answered = async || match self.admin(seat, args).await {
+            Ok(answered) => Some(answered),
             Err(error) if error.contains("503") => None,
             Err(error) => panic!("admin {args:?}: {error}"),
         };
-        eventually(&what, FORM_TIMEOUT, told).await
+        eventually(&what, FORM_TIMEOUT, answered).await
     }
 
     /// Returns the addresses of a node.

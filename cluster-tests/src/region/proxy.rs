@@ -91,7 +91,7 @@ impl Proxy {
             let accepted = tokio::select! {
                 accepted = open.accept() => accepted,
                 // The target no longer listens; an error means that the network was dropped.
-                told = self.changes.wait_for(|control| !control.is_listening) => match told {
+                changed = self.changes.wait_for(|control| !control.is_listening) => match changed {
                     Ok(_) => continue,
                     Err(_) => return,
                 },

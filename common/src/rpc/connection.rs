@@ -85,8 +85,8 @@ impl ConnectionTask {
             let ended = self.run_connection(&mut backoff).await;
             self.connected.send_replace(false);
             self.pending.clear();
-            let (node, kind) = (self.target.greeting.to, self.target.kind);
-            tracing::debug!(node, ?kind, error = %ended, "connection to node ended");
+            let (number, kind) = (self.target.greeting.to, self.target.kind);
+            tracing::debug!(node = self.address(), number, ?kind, error = %ended, "connection to node ended");
             match ended.code() {
                 Code::PermissionDenied | Code::FailedPrecondition => {
                     let (node, reason) = (self.address(), ended.message());

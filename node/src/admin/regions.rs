@@ -69,7 +69,7 @@ pub(super) async fn remove(
     let name = path.map(|Path(name)| name).unwrap_or_default();
     let removed = node.operations.remove_region(name.clone()).await;
     removed.map_err(IntoResponse::into_response)?;
-    tracing::info!(region = name, "operator removed a region");
+    tracing::info!(region = name, "operator started the removal of a region");
     Ok(Json(json!({ "region": name, "leaving": true })))
 }
 

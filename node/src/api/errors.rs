@@ -390,7 +390,7 @@ impl From<KeyError> for ApiError {
             KeyError::DiskFull { elsewhere } => Self::disk_full(elsewhere),
             KeyError::BucketDeleted => Self::unknown_bucket(),
             KeyError::Damaged(cause) => Self::damaged(&cause),
-            KeyError::Storage(cause) => Self::internal("accessing the storage failed", &cause),
+            KeyError::Storage(cause) => Self::internal("accessing the storage for a key failed", &cause),
         }
     }
 }

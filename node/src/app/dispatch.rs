@@ -116,7 +116,7 @@ impl RpcHandler for Handlers {
                 member.send_repair_snapshot(from, request)
             }),
             call::Body::Merge(merge) => self.geo.handle_merge(merge),
-            call::Body::Reconcile(level) => self.geo.handle_reconcile(level),
+            call::Body::Reconcile(reconcile) => self.geo.handle_reconcile(reconcile),
             call::Body::Digest(query) => self.geo.handle_digest_query(query),
             call::Body::Peer(query) => {
                 std::future::ready(self.geo.handle_peer_query(&query)).boxed()

@@ -83,7 +83,7 @@ impl Groups {
             Component::new(GroupId::META.to_string(), self.metadata_blocker(metadata)),
             Component::new("region", self.region_blocker()),
         ];
-        parts.extend(self.shard_parts());
+        parts.extend(self.shard_components());
         Readiness {
             components: parts,
             notes: vec![("metadata", metadata.to_string())],
@@ -92,7 +92,7 @@ impl Groups {
 
     /// Returns whether requests for keys are answered, whatever the state of the metadata's leader.
     pub(super) fn serves_keys(&self) -> bool {
-        self.is_region_open() && self.shard_parts().iter().all(Component::is_ready)
+        self.is_region_open() && self.shard_components().iter().all(Component::is_ready)
     }
 
     /// Returns whether this node has metadata, and its region serves users.
@@ -145,7 +145,7 @@ impl Groups {
         }
     }
 
-    fn shard_parts(&self) -> Vec<Component> {
+    fn shard_components(&self) -> Vec<Component> {
         let shards = self.shards.iter();
         let part = |shard: &std::sync::Arc<ShardHandle>| {
             Component::new(shard.group().id().to_string(), self.shard_blocker(shard))

@@ -80,7 +80,7 @@ pub enum RunError {
         source: io::Error,
     },
     /// A Raft group has failed: to go on could lose acknowledged writes.
-    #[error("run the node: {0}")]
+    #[error("run the node: stopped by a failure: {0}")]
     Failed(String),
 }
 

@@ -40,7 +40,7 @@ impl std::fmt::Display for FaultTolerance {
         f.write_str(match (self.node_failures, self.replicas) {
             (0, 0 | 1) => "the loss of no node: a shard is on one node alone",
             (0, 2) => "the loss of no node: a shard has one voter, which another node follows",
-            (0, _) => "the loss of no node while one of a shard's voters isn't heard of",
+            (0, _) => "the loss of no node while one of a shard's voters is unreachable",
             (1, _) => "the loss of any one node",
             _ => "the loss of more than one node",
         })
@@ -94,8 +94,8 @@ impl DecommissionObstacle {
                 names(silent)
             ),
             Self::Unreachable(silent) => format!(
-                "shards of region {region} would depend on {}, which can't be heard of: bring it \
-                 back, or replace it, first",
+                "shards of region {region} would depend on {}, which is unreachable: bring it back, or \
+                 replace it, first",
                 names(silent)
             ),
         }

@@ -21,7 +21,7 @@ struct VoterDisk {
 }
 
 /// Decides what a leader accepts, from the disk space of its node and of the other voters.
-fn decide_intake(state: DiskState, me: NodeId, voters: &[VoterDisk]) -> WriteAdmission {
+fn decide_admission(state: DiskState, me: NodeId, voters: &[VoterDisk]) -> WriteAdmission {
     let low = voters.iter().filter(|voter| voter.is_low).count();
     let elsewhere = voters
         .iter()
@@ -65,7 +65,7 @@ impl DiskMonitor<'_> {
         } else {
             DiskState::Ample
         };
-        gate.set(decide_intake(state, self.me, &voters));
+        gate.set(decide_admission(state, self.me, &voters));
     }
 
     /// Transfers a group's leadership to a voter with free space, if this node has none.
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn growth_is_refused_while_most_voters_lack_space() {
         const ALL: [bool; 3] = [true; 3];
-        let low = |low| decide_intake(DiskState::Low, 1, &voter_disks(low, ALL));
+        let low = |low| decide_admission(DiskState::Low, 1, &voter_disks(low, ALL));
         assert_eq!(low([true, false, false]), WriteAdmission::AllWrites);
         let some_elsewhere = WriteAdmission::NoGrowth { elsewhere: true };
         assert_eq!(low([true, true, false]), some_elsewhere);
@@ -128,23 +128,23 @@ mod tests {
         assert_eq!(low([true, true, true]), none_elsewhere);
         // A node with free space that isn't alive doesn't count.
         let silent = voter_disks([true, true, false], [true, true, false]);
-        assert_eq!(decide_intake(DiskState::Low, 1, &silent), none_elsewhere);
+        assert_eq!(decide_admission(DiskState::Low, 1, &silent), none_elsewhere);
     }
 
     #[test]
     fn a_leader_with_an_exhausted_reserve_accepts_nothing() {
         let others_have_space = voter_disks([true, false, false], [true; 3]);
-        let decision = decide_intake(DiskState::Exhausted, 1, &others_have_space);
+        let decision = decide_admission(DiskState::Exhausted, 1, &others_have_space);
         assert_eq!(decision, WriteAdmission::NoWrites { elsewhere: true });
         let alone = [VoterDisk {
             id: 1,
             is_low: true,
             is_alive: true,
         }];
-        let decision = decide_intake(DiskState::Exhausted, 1, &alone);
+        let decision = decide_admission(DiskState::Exhausted, 1, &alone);
         assert_eq!(decision, WriteAdmission::NoWrites { elsewhere: false });
         assert_eq!(
-            decide_intake(DiskState::Low, 1, &alone),
+            decide_admission(DiskState::Low, 1, &alone),
             WriteAdmission::NoGrowth { elsewhere: false }
         );
     }

@@ -2,7 +2,7 @@
 //! whether the node was removed, since the removal doesn't reach it as an entry; and which nodes
 //! exist, when a caller uses an unknown node ID.
 //!
-//! With certificates, a caller with an unknown node ID gets no answer (`rpc::callers`): a
+//! With certificates, a caller with an unknown node ID gets no answer (`rpc::authorization`): a
 //! certificate of the same CA must not be enough to impersonate any node. But a node that was cut
 //! off for long may know none of the nodes that have taken over meanwhile, among them the
 //! metadata's leader. So it asks the nodes that it knows, and those that its operator has
@@ -66,7 +66,7 @@ impl PlacementController {
         let topology = self.catalog.topology();
         for node in nodes {
             if topology.node(node.id).is_none() && !self.peers.contains(node.id) {
-                tracing::info!(node = node.id, address = node.rpc, "node discovered");
+                tracing::info!(node = node.rpc, number = node.id, "node discovered");
                 self.peers.set_address(node.id, &node.rpc);
             }
         }

@@ -134,8 +134,8 @@ impl PlacementController {
                 self.peers.remove(node.id);
             } else {
                 self.peers.set_address(node.id, &node.rpc);
-                let is_near = topology.region_name(node.region) == Some(&self.identity.region);
-                self.peers.set_same_region(node.id, is_near);
+                let is_same_region = topology.region_name(node.region) == Some(&self.identity.region);
+                self.peers.set_same_region(node.id, is_same_region);
             }
         }
     }
@@ -147,14 +147,14 @@ impl PlacementController {
             let number = u16::try_from(number).unwrap_or(u16::MAX);
             let placement = topology.placement(region, number);
             let is_hosted = placement.is_none_or(|it| it.has_member(self.identity.node_id));
-            let is_near = |node| {
+            let is_same_region = |node| {
                 topology
                     .node(node)
                     .is_some_and(|node| node.region == region)
             };
             shard.set_placement(
                 is_hosted,
-                self.failure_detector.leader_of(shard.group().id(), is_near),
+                self.failure_detector.leader_of(shard.group().id(), is_same_region),
             );
             let group = shard.group();
             group.exclude_targets(self.failure_detector.damaged_replicas(group.id()));
@@ -197,9 +197,9 @@ impl PlacementController {
     /// Transfers leadership away while this node's clock is off, and prevents new leadership.
     async fn guard_leaders(&self) {
         let is_clock_ok = self.failure_detector.is_clock_ok();
-        let near = self.peers.same_region();
+        let same_region = self.peers.same_region();
         for shard in &self.shards {
-            guard_leader(shard.group(), is_clock_ok, &near).await;
+            guard_leader(shard.group(), is_clock_ok, &same_region).await;
         }
         guard_leader(&self.meta, is_clock_ok, &self.peers.node_numbers()).await;
     }

@@ -164,7 +164,7 @@ pub enum AdminAction {
     Decommission {
         /// The node: its name, its rpc address or its number
         node: String,
-        /// Confirm it even if the region survives less without the node
+        /// Decommission it even if the region survives less without the node
         #[arg(long)]
         yes: bool,
         /// Show the progress until the node is removed

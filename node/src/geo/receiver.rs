@@ -112,23 +112,23 @@ impl GeoReplication {
     /// shard's progress.
     pub fn handle_reconcile(&self, call: pb::ReconcileCall) -> BoxFuture<'static, reply::Body> {
         let shard = self.shard(call.shard).filter(|shard| shard.is_leading());
-        let (Some(shard), Some(level)) = (shard.cloned(), call.level) else {
+        let (Some(shard), Some(reconcile)) = (shard.cloned(), call.reconcile) else {
             let refusal = refuse(Reason::NotLeader, "this node does not lead the shard");
             return std::future::ready(refusal).boxed();
         };
-        let level = pb::Reconcile {
+        let reconcile = pb::Reconcile {
             time: self.clock.now(),
-            ..level
+            ..reconcile
         };
         async move {
-            let origin = level.origin.unwrap_or_default();
+            let origin = reconcile.origin.unwrap_or_default();
             let state = || shard.view().replication().borrow().peer_state(&origin);
-            if !level.records.is_empty() {
+            if !reconcile.records.is_empty() {
                 // Before it is fenced the shard may not have the feature level for reconciliation.
                 if state().is_none_or(|state| !state.fenced) {
                     return refuse(Reason::Failed, "the region is not fenced here");
                 }
-                match shard.propose(Command::Reconcile(level)).await {
+                match shard.propose(Command::Reconcile(reconcile)).await {
                     Ok(ShardResponse::Reconciled { is_applied: true }) => {}
                     Ok(_) => return refuse(Reason::Failed, "the region is not fenced here"),
                     Err(error) => return refuse(Reason::UnknownOutcome, &error.to_string()),

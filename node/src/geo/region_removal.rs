@@ -249,7 +249,7 @@ async fn send_records(
 ) -> Result<Option<pb::PeerState>, String> {
     let body = call::Body::Reconcile(pb::ReconcileCall {
         shard: u32::from(number),
-        level: Some(pb::Reconcile {
+        reconcile: Some(pb::Reconcile {
             time: 0,
             origin: Some(origin),
             records,
@@ -300,9 +300,9 @@ pub(super) async fn report_reconciled(geo: &GeoReplication) {
 }
 
 async fn is_reconciled(geo: &GeoReplication, origins: &[pb::Peer], round: u64) -> bool {
-    let near = geo.peers.same_region();
+    let same_region = geo.peers.same_region();
     let queries = (0..).zip(&geo.shards).map(|(number, shard)| {
-        let near = &near;
+        let same_region = &same_region;
         async move {
             for origin in origins {
                 let state = if shard.is_leading() {
@@ -312,7 +312,7 @@ async fn is_reconciled(geo: &GeoReplication, origins: &[pb::Peer], round: u64) -
                     let group = GroupId::shard(number);
                     let leader = geo
                         .failure_detector
-                        .leader_of(group, |node| near.contains(&node));
+                        .leader_of(group, |node| same_region.contains(&node));
                     match leader {
                         Some(node) => query_state(geo, number, node, *origin).await.ok(),
                         None => None,

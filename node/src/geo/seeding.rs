@@ -140,9 +140,9 @@ async fn propose_chunk(shard: &ShardHandle, chunk: pb::SeedChunk) -> Result<(), 
 
 /// Returns whether all shards of this region serve.
 pub(super) async fn is_region_serving(geo: &GeoReplication) -> bool {
-    let near = geo.peers.same_region();
+    let same_region = geo.peers.same_region();
     let queries = (0..).zip(&geo.shards).map(|(number, shard)| {
-        let near = &near;
+        let same_region = &same_region;
         async move {
             if shard.is_leading() {
                 return shard.view().is_open();
@@ -150,7 +150,7 @@ pub(super) async fn is_region_serving(geo: &GeoReplication) -> bool {
             let group = GroupId::shard(number);
             let Some(node) = geo
                 .failure_detector
-                .leader_of(group, |node| near.contains(&node))
+                .leader_of(group, |node| same_region.contains(&node))
             else {
                 return false;
             };

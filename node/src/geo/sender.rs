@@ -54,7 +54,7 @@ enum SendSessionError {
     Call(#[from] CallError),
     #[error("the region refused: {0}")]
     Refused(String),
-    #[error("cursor mismatch")]
+    #[error("the region's cursor is not at the expected position")]
     CursorMismatch,
     #[error("the region does not know this incarnation, or is ahead of it")]
     Disagreement,

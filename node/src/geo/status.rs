@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 pub struct ShardReplication {
     /// Incarnation of the other region to which the values belong.
     incarnation: u64,
-    /// Version up to which the other region has acknowledged this region's changes.
+    /// Position up to which the other region has acknowledged this region's changes.
     pub acknowledged: u64,
     /// Half of the time from sending a change to its acknowledgement, smoothed.
     travel_time: Option<Duration>,
@@ -60,7 +60,7 @@ impl ReplicationStatus {
         self.0.lock().clone()
     }
 
-    /// Version up to which a region has acknowledged a shard's changes.
+    /// Position up to which a region has acknowledged a shard's changes.
     pub(super) fn acknowledged(&self, shard: u16, peer: &pb::PeerState) -> u64 {
         let replications = self.0.lock();
         let replication = replications.get(&(shard, peer.region));

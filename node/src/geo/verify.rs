@@ -175,11 +175,11 @@ impl GeoReplication {
         let answer = if local_shard.is_some_and(|shard| shard.is_leading()) {
             self.handle_digest_query(query).await
         } else {
-            let near = self.peers.same_region();
+            let same_region = self.peers.same_region();
             let leader = if region == self.local.region {
                 let group = GroupId::shard(shard);
                 self.failure_detector
-                    .leader_of(group, |node| near.contains(&node))
+                    .leader_of(group, |node| same_region.contains(&node))
             } else {
                 self.leader_in(shard, region)
             };

@@ -290,7 +290,7 @@ async fn run_while_authorized(
         refused = wait_until_unauthorized(caller, from, &peers) => refused,
     };
     tracing::warn!(
-        node = from,
+        node = peers.name_of(from),
         reason = refused.message(),
         "stream closed: the caller is not the node that it claims to be"
     );

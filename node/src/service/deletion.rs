@@ -98,7 +98,7 @@ impl Directory {
                     && let Err(error) = self.drop_rows(&buckets).await
                 {
                     tracing::debug!(
-                        %error,
+                        ?error,
                         delay = ?SWEEP_INTERVAL,
                         "dropping rows of deleted buckets failed, retrying"
                     );

@@ -66,7 +66,7 @@ pub enum KeyError {
     #[error("the data is damaged on the disk")]
     Damaged(#[source] std::io::Error),
     /// The storage failed to read.
-    #[error("access storage")]
+    #[error("storage failed")]
     Storage(#[source] std::io::Error),
 }
 
@@ -138,6 +138,6 @@ pub enum DirectoryError {
         keys: u64,
     },
     /// The system has no random numbers, or the storage failed.
-    #[error("access storage")]
+    #[error("storage failed")]
     Storage(#[source] std::io::Error),
 }

@@ -62,7 +62,7 @@ impl ProxyMetrics {
         let counters = [
             (
                 "cloudkv_router_refusals_total",
-                "Requests that the router answered itself with an error.",
+                "Requests that the router answered itself with an error: it reached no node, or no fit one.",
                 &self.refusals,
             ),
             (

@@ -121,13 +121,13 @@ impl RequestPayload {
         match self {
             Self::Empty => Some(UpstreamBody::Empty),
             Self::Buffered(bytes) => Some(UpstreamBody::Buffered(bytes.clone())),
-            Self::Streaming(coming) => {
-                let mut parts = coming.state.lock();
+            Self::Streaming(streaming) => {
+                let mut parts = streaming.state.lock();
                 parts.remaining_bytes?;
                 parts.attempt += 1;
                 parts.is_forwarded = false;
                 Some(UpstreamBody::Streaming {
-                    body: coming.clone(),
+                    body: streaming.clone(),
                     attempt: parts.attempt,
                     next: 0,
                 })
@@ -140,7 +140,7 @@ impl RequestPayload {
     pub fn is_forwarded(&self) -> bool {
         match self {
             Self::Empty | Self::Buffered(_) => true,
-            Self::Streaming(coming) => coming.state.lock().is_forwarded,
+            Self::Streaming(streaming) => streaming.state.lock().is_forwarded,
         }
     }
 
@@ -159,15 +159,15 @@ impl RequestPayload {
     pub fn is_aborted(&self) -> bool {
         match self {
             Self::Empty | Self::Buffered(_) => false,
-            Self::Streaming(coming) => coming.state.lock().is_aborted,
+            Self::Streaming(streaming) => streaming.state.lock().is_aborted,
         }
     }
 
     /// Gate that a node's `100 Continue` opens, if the client expects one.
     pub(super) fn continue_gate(&self) -> Option<Arc<StreamingBody>> {
         match self {
-            Self::Streaming(coming) if !coming.gate.is_open.load(Ordering::Acquire) => {
-                Some(coming.clone())
+            Self::Streaming(streaming) if !streaming.gate.is_open.load(Ordering::Acquire) => {
+                Some(streaming.clone())
             }
             Self::Empty | Self::Buffered(_) | Self::Streaming(_) => None,
         }
@@ -353,10 +353,10 @@ impl Body for UpstreamBody {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Self::Streaming {
-                body: coming,
+                body: streaming,
                 attempt,
                 next,
-            } => coming.poll(cx, (*attempt, next)),
+            } => streaming.poll(cx, (*attempt, next)),
         }
     }
 

@@ -76,8 +76,8 @@ impl Tail {
     }
 
     /// Creates the end of a log that has no segment yet: the first one is segment 1.
-    pub fn empty(usual_size: u64) -> Self {
-        let mut tail = Self::new(LogPosition::new(0, 0), Checksum::default(), 0, usual_size);
+    pub fn empty(default_segment_bytes: u64) -> Self {
+        let mut tail = Self::new(LogPosition::new(0, 0), Checksum::default(), 0, default_segment_bytes);
         tail.begin_segment(&Index::default(), 1, 0);
         tail
     }
@@ -86,11 +86,11 @@ impl Tail {
     pub fn after_segment(
         at: LogPosition,
         link: Checksum,
-        usual_size: u64,
+        default_segment_bytes: u64,
         index: &Index,
         oldest: u64,
     ) -> Self {
-        let mut tail = Self::new(at, link, at.offset(), usual_size);
+        let mut tail = Self::new(at, link, at.offset(), default_segment_bytes);
         tail.begin_segment(index, oldest, 0);
         tail
     }
