@@ -16,21 +16,21 @@
 //! ```
 
 pub mod admin;
-pub mod api;
+mod api;
 pub mod app;
-pub mod background;
+mod background;
 pub mod certs;
-pub mod clock;
-pub mod cluster;
+mod clock;
+mod cluster;
 pub mod config;
-pub mod geo;
-pub mod meta;
-pub mod quota;
-pub mod raft;
-pub mod rpc;
-pub mod service;
-pub mod shard;
-pub mod store;
-pub mod types;
+mod geo;
+mod meta;
+mod quota;
+mod raft;
+mod rpc;
+mod service;
+mod shard;
+mod store;
+mod types;
 
 pub use cloudkv_common::telemetry;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 
 /// Hybrid time in nanoseconds since 1970.
-pub type Nanos = u64;
+pub(crate) type Nanos = u64;
 
 /// Version of a key: unique within a key, and rising within a shard of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

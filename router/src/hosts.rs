@@ -5,7 +5,7 @@
 
 /// Region that a host selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RegionSelector<'a> {
+pub(crate) enum RegionSelector<'a> {
     /// The nearest healthy region.
     Nearest,
     /// The region with this name, which may be in upper case, and needn't exist.
@@ -13,7 +13,7 @@ pub enum RegionSelector<'a> {
 }
 
 /// Returns the region that `authority` (`host`, `host:port`, as in `Host` or `:authority`) selects.
-pub fn select_region<'a>(authority: &'a str, domain: &str) -> RegionSelector<'a> {
+pub(crate) fn select_region<'a>(authority: &'a str, domain: &str) -> RegionSelector<'a> {
     region_label(host_of(authority), domain).map_or(RegionSelector::Nearest, RegionSelector::Named)
 }
 

@@ -13,10 +13,10 @@
 
 pub mod config;
 pub mod health;
-pub mod hosts;
-pub mod proxy;
+mod hosts;
+mod proxy;
 pub mod run;
-pub mod status;
-pub mod tls;
-pub mod topology;
-pub mod upstream;
+mod status;
+mod tls;
+mod topology;
+mod upstream;

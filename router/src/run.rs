@@ -219,7 +219,6 @@ fn proxy_settings(config: &Config, connections: usize) -> ProxySettings {
         retry_buffer_bytes: config.retry_buffer_kib.bytes(),
         retry_memory: Arc::new(MemoryBudget::new(config.retry_memory_mib.bytes())),
         max_node_connections: connections,
-        retry_percent: config.retry_percent,
         // A region's name consists of characters that are valid in a header.
         home_region: HeaderValue::from_str(config.region.as_str())
             .unwrap_or_else(|_| HeaderValue::from_static("unknown")),

@@ -20,7 +20,7 @@ use crate::topology::{Node, RegionView, TopologyView};
 
 /// Source of the router's readiness, status and metrics.
 #[derive(Clone)]
-pub struct RouterStatus {
+pub(crate) struct RouterStatus {
     /// State shared by the threads that serve users.
     pub shared: SharedState,
     /// Cancelled when a stop is requested.
@@ -160,7 +160,7 @@ fn write_node(region: &str, node: &Node, text: &mut Exposition) {
 
 /// Builds the routes. Health and readiness need no token: their callers often can't send one, and
 /// they reveal nothing that needs protection.
-pub fn router(observer: RouterStatus, token: Option<&Secret>) -> Router {
+pub(crate) fn router(observer: RouterStatus, token: Option<&Secret>) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(metrics))
         .route("/status", get(status))

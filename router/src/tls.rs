@@ -38,7 +38,7 @@ pub enum CertificateError {
 
 /// Files of a certificate and its key.
 #[derive(Clone, Debug)]
-pub struct CertificateFiles {
+pub(crate) struct CertificateFiles {
     /// File of the certificate and its chain.
     pub certificate: PathBuf,
     /// File of the private key.
@@ -50,7 +50,7 @@ type FileStamps = [Option<(SystemTime, u64)>; 2];
 
 impl CertificateFiles {
     /// Loads both files.
-    pub fn load(&self) -> Result<ServerConfig, CertificateError> {
+    pub(crate) fn load(&self) -> Result<ServerConfig, CertificateError> {
         let chain = CertificateDer::pem_file_iter(&self.certificate)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(|source| file_error("tls_cert", &self.certificate, source))?;
@@ -84,7 +84,7 @@ fn file_stamp(path: &Path) -> io::Result<(SystemTime, u64)> {
 }
 
 /// A certificate in use, which is reloaded when its files change.
-pub struct ReloadingCertificate {
+pub(crate) struct ReloadingCertificate {
     files: CertificateFiles,
     stamps: FileStamps,
     settings: SharedTlsConfig,
@@ -92,7 +92,7 @@ pub struct ReloadingCertificate {
 
 impl ReloadingCertificate {
     /// Loads a certificate and its key.
-    pub fn open(files: CertificateFiles) -> Result<Self, CertificateError> {
+    pub(crate) fn open(files: CertificateFiles) -> Result<Self, CertificateError> {
         let stamps = files.stamps();
         let settings = Arc::new(ArcSwap::from_pointee(files.load()?));
         Ok(Self {
@@ -103,12 +103,12 @@ impl ReloadingCertificate {
     }
 
     /// TLS settings for new connections.
-    pub fn settings(&self) -> SharedTlsConfig {
+    pub(crate) fn settings(&self) -> SharedTlsConfig {
         self.settings.clone()
     }
 
     /// Reloads changed files until `stop`.
-    pub async fn watch(mut self, stop: CancellationToken) {
+    pub(crate) async fn watch(mut self, stop: CancellationToken) {
         while stop
             .run_until_cancelled(tokio::time::sleep(RELOAD_INTERVAL))
             .await

@@ -32,7 +32,7 @@ pub(super) struct BucketListClient {
 
 impl BucketListClient {
     /// Creates a client of the account of `first`, the account's first bucket.
-    pub fn new(shared: &Arc<ClientContext>, first: &Bucket, seed: u64) -> Self {
+    pub(super) fn new(shared: &Arc<ClientContext>, first: &Bucket, seed: u64) -> Self {
         let nodes = shared.nodes.iter();
         Self {
             shared: shared.clone(),
@@ -48,7 +48,7 @@ impl BucketListClient {
     }
 
     /// Calls until the run is stopped.
-    pub async fn run(mut self) -> Self {
+    pub(super) async fn run(mut self) -> Self {
         while !self.shared.is_stopped() {
             let seat = self.rng.index(self.connections.len());
             if self.possible.len() < MAX_BUCKETS && self.rng.chance_permille(500) {
@@ -62,7 +62,7 @@ impl BucketListClient {
     }
 
     /// Lists the buckets through every node, once the region is healthy again.
-    pub async fn finish(&mut self) {
+    pub(super) async fn finish(&mut self) {
         for seat in 0..self.connections.len() {
             let before = self.lists;
             for _ in 0..200 {

@@ -53,7 +53,11 @@ pub(super) struct HistoryChecker {
 }
 
 impl HistoryChecker {
-    pub fn new(shared: &Arc<ClientContext>, dir: PathBuf, extra_check: Option<ExtraCheck>) -> Self {
+    pub(super) fn new(
+        shared: &Arc<ClientContext>,
+        dir: PathBuf,
+        extra_check: Option<ExtraCheck>,
+    ) -> Self {
         Self {
             shared: shared.clone(),
             dir,
@@ -65,12 +69,12 @@ impl HistoryChecker {
     }
 
     /// Returns the state shared with the clients.
-    pub fn shared(&self) -> &Arc<ClientContext> {
+    pub(super) fn shared(&self) -> &Arc<ClientContext> {
         &self.shared
     }
 
     /// Checks generations of keys that are no longer used, until the run is stopped or a key fails.
-    pub async fn run(mut self) -> Self {
+    pub(super) async fn run(mut self) -> Self {
         let after = self
             .extra_check
             .as_ref()
@@ -85,7 +89,7 @@ impl HistoryChecker {
     }
 
     /// Checks all other generations, and reads all keys again that were ever used.
-    pub async fn finish(&mut self) {
+    pub(super) async fn finish(&mut self) {
         while let Some((generation, keys)) = self.shared.history.take_oldest_generation() {
             self.check_generation(generation, keys).await;
         }

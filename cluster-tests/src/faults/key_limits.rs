@@ -43,7 +43,7 @@ struct BucketFill {
 
 impl LimitClient {
     /// Creates clients of all nodes. Plan `free` has the limit [`KEY_LIMIT`].
-    pub fn new(shared: &Arc<ClientContext>, seed: u64) -> Self {
+    pub(super) fn new(shared: &Arc<ClientContext>, seed: u64) -> Self {
         Self {
             shared: shared.clone(),
             seed,
@@ -52,7 +52,7 @@ impl LimitClient {
     }
 
     /// Fills buckets until the run is stopped.
-    pub async fn run(mut self) -> Self {
+    pub(super) async fn run(mut self) -> Self {
         while !self.shared.is_stopped() {
             self.fill(false).await;
         }
@@ -60,7 +60,7 @@ impl LimitClient {
     }
 
     /// Fills one more bucket, once the region is healthy again.
-    pub async fn finish(&mut self) {
+    pub(super) async fn finish(&mut self) {
         let before = self.filled_buckets;
         self.fill(true).await;
         if self.filled_buckets == before {

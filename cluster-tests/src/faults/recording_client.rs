@@ -35,11 +35,11 @@ pub(super) struct ClientContext {
 }
 
 impl ClientContext {
-    pub fn is_stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    pub fn new_value(&self) -> Value {
+    pub(super) fn new_value(&self) -> Value {
         self.last_value.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
@@ -76,7 +76,7 @@ pub(super) struct RecordingClient {
 }
 
 impl RecordingClient {
-    pub fn new(shared: &Arc<ClientContext>, number: u32, seat: usize, seed: u64) -> Self {
+    pub(super) fn new(shared: &Arc<ClientContext>, number: u32, seat: usize, seed: u64) -> Self {
         Self {
             shared: shared.clone(),
             number,
@@ -87,7 +87,7 @@ impl RecordingClient {
     }
 
     /// Calls until the run is stopped.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         while !self.shared.is_stopped() {
             let generation = self.shared.history.generation();
             let (key, intent) = workload::next_call(&mut self.rng, generation);
@@ -136,13 +136,18 @@ impl RecordingClient {
     }
 
     /// Calls without adding the call to the history.
-    pub async fn send(&mut self, key: KeyName, action: Action, etag: Option<&str>) -> CallRecord {
+    pub(super) async fn send(
+        &mut self,
+        key: KeyName,
+        action: Action,
+        etag: Option<&str>,
+    ) -> CallRecord {
         let result = self.send_with(key, action, etag, RequestOptions::default());
         result.await.record
     }
 
     /// Calls with optional parts of a request, without adding the call to the history.
-    pub async fn send_with(
+    pub(super) async fn send_with(
         &mut self,
         key: KeyName,
         action: Action,

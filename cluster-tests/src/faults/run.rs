@@ -182,7 +182,7 @@ pub(super) struct RegionLoad {
 }
 
 impl RegionLoad {
-    pub async fn start(region: &Region, options: &RunOptions) -> Self {
+    pub(super) async fn start(region: &Region, options: &RunOptions) -> Self {
         let bucket = region.api(0).create_bucket_with(&[("plan", "pro")]).await;
         let listed_bucket = region
             .api(options.region.nodes - 1)
@@ -230,7 +230,7 @@ impl RegionLoad {
     ///
     /// # Panics
     /// Panics if a check has panicked.
-    pub async fn finish(
+    pub(super) async fn finish(
         self,
         region: &mut Region,
         panicked: Option<String>,

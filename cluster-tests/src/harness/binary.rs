@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 ///
 /// # Panics
 /// Panics if it doesn't exist and can't be built.
-pub fn node_binary() -> &'static Path {
+pub(super) fn node_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| find_or_build("cloudkv-node", "CLOUDKV_NODE_BIN"))
 }
@@ -21,7 +21,7 @@ pub fn node_binary() -> &'static Path {
 ///
 /// # Panics
 /// Panics if it doesn't exist and can't be built.
-pub fn router_binary() -> &'static Path {
+pub(super) fn router_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| find_or_build("cloudkv-router", "CLOUDKV_ROUTER_BIN"))
 }

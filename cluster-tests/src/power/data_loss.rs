@@ -17,14 +17,14 @@ pub struct DataLoss {
 
 impl Volume {
     /// Evicts the kernel's pages: what failed syncs have dropped is read as the disk has it.
-    pub fn evict(&mut self) -> io::Result<()> {
+    pub(super) fn evict(&mut self) -> io::Result<()> {
         let nodes = self.nodes.values_mut();
         let mut contents = nodes.filter_map(|node| node.contents.as_mut());
         contents.try_for_each(FileContents::evict)
     }
 
     /// Applies a power loss: `seed` decides what is left of what wasn't synced.
-    pub fn apply_power_loss(&mut self, seed: u64) -> io::Result<DataLoss> {
+    pub(super) fn apply_power_loss(&mut self, seed: u64) -> io::Result<DataLoss> {
         let mut rng = Rng::derived(seed, 0xc07);
         let loss = match rng.range(0..10) {
             0..4 => LossExtent::Everything,
@@ -35,7 +35,11 @@ impl Volume {
     }
 
     /// Applies a power loss of a given extent.
-    pub fn apply_power_loss_of(&mut self, loss: LossExtent, seed: u64) -> io::Result<DataLoss> {
+    pub(super) fn apply_power_loss_of(
+        &mut self,
+        loss: LossExtent,
+        seed: u64,
+    ) -> io::Result<DataLoss> {
         let mut rng = Rng::new(seed);
         let mut losses = DataLoss::default();
         for node in self.nodes.values_mut() {

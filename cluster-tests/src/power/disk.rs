@@ -20,7 +20,7 @@ pub(super) struct SharedVolume {
 
 impl SharedVolume {
     /// Locks the volume. A poisoned lock is ignored: the panic is reported where it happened.
-    pub fn lock(&self) -> MutexGuard<'_, Volume> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Volume> {
         self.volume.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

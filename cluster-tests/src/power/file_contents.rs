@@ -45,7 +45,7 @@ pub(super) enum LossExtent {
 
 impl LossExtent {
     /// Draws the extent for a part of the disk, given that of the whole disk.
-    pub fn for_part(self, rng: &mut Rng) -> Self {
+    pub(super) fn for_part(self, rng: &mut Rng) -> Self {
         match self {
             Self::Partial if rng.chance_permille(300) => Self::Everything,
             Self::Partial if rng.chance_permille(150) => Self::Nothing,
@@ -68,7 +68,7 @@ pub(super) struct FileContents {
 
 impl FileContents {
     /// Creates an empty file, stored in `newest` of the host.
-    pub fn new(newest: File) -> Self {
+    pub(super) fn new(newest: File) -> Self {
         Self {
             newest,
             size: 0,
@@ -78,26 +78,26 @@ impl FileContents {
         }
     }
 
-    pub fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         self.size
     }
 
     /// Returns whether a power loss can take something from the file.
-    pub fn is_unsynced(&self) -> bool {
+    pub(super) fn is_unsynced(&self) -> bool {
         self.size != self.durable_size
             || !self.older_versions.is_empty()
             || !self.dropped.is_empty()
     }
 
     /// Reads up to `length` bytes from `offset` on; fewer where the file ends.
-    pub fn read(&self, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+    pub(super) fn read(&self, offset: u64, length: u64) -> io::Result<Vec<u8>> {
         let length = length.min(self.size.saturating_sub(offset));
         let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
         self.newest.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
     }
 
-    pub fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let end = offset + bytes.len() as u64;
         self.keep_versions(offset, end)?;
         self.newest.write_all_at(bytes, offset)?;
@@ -106,7 +106,7 @@ impl FileContents {
     }
 
     /// Truncates the file to `size`, or extends it with zeros.
-    pub fn resize(&mut self, size: u64) -> io::Result<()> {
+    pub(super) fn resize(&mut self, size: u64) -> io::Result<()> {
         if size < self.size {
             self.keep_versions(size, self.size)?;
         }
@@ -116,13 +116,13 @@ impl FileContents {
     }
 
     /// Makes all written bytes durable, except for those that a failed sync has dropped.
-    pub fn sync(&mut self) {
+    pub(super) fn sync(&mut self) {
         self.durable_size = self.size;
         self.older_versions.clear();
     }
 
     /// Fails a sync: drops at least one of the dirty pages.
-    pub fn fail_sync(&mut self, rng: &mut Rng) -> io::Result<()> {
+    pub(super) fn fail_sync(&mut self, rng: &mut Rng) -> io::Result<()> {
         let appended = if self.size > self.durable_size {
             self.durable_size / SECTOR_BYTES..self.size.div_ceil(SECTOR_BYTES)
         } else {
@@ -170,7 +170,7 @@ impl FileContents {
     }
 
     /// Evicts the kernel's pages: what a failed sync has dropped is read from the disk again.
-    pub fn evict(&mut self) -> io::Result<()> {
+    pub(super) fn evict(&mut self) -> io::Result<()> {
         for (number, on_disk) in std::mem::take(&mut self.dropped) {
             if number * SECTOR_BYTES < self.size {
                 self.newest.write_all_at(&on_disk, number * SECTOR_BYTES)?;
@@ -220,7 +220,7 @@ impl FileContents {
     }
 
     /// Applies a power loss: `rng` decides what is left of what wasn't synced.
-    pub fn apply_power_loss(
+    pub(super) fn apply_power_loss(
         &mut self,
         loss: LossExtent,
         guarantee: CrashConsistency,

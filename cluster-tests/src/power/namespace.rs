@@ -67,26 +67,26 @@ pub(super) struct Namespace {
 }
 
 impl Namespace {
-    pub fn find(&self, directory: Inode, name: &OsStr) -> Option<Inode> {
+    pub(super) fn find(&self, directory: Inode, name: &OsStr) -> Option<Inode> {
         self.visible.get(&(directory, name.to_owned())).copied()
     }
 
     /// Lists a directory.
-    pub fn list(&self, directory: Inode) -> impl Iterator<Item = (&OsStr, Inode)> {
+    pub(super) fn list(&self, directory: Inode) -> impl Iterator<Item = (&OsStr, Inode)> {
         let from = (directory, OsString::new());
         let entries = self.visible.range(from..(directory + 1, OsString::new()));
         entries.map(|((_, name), inode)| (name.as_os_str(), *inode))
     }
 
-    pub fn link(&mut self, place: EntryKey, inode: Inode) {
+    pub(super) fn link(&mut self, place: EntryKey, inode: Inode) {
         self.change(NameChange::Link(place, inode));
     }
 
-    pub fn unlink(&mut self, place: EntryKey) {
+    pub(super) fn unlink(&mut self, place: EntryKey) {
         self.change(NameChange::Unlink(place));
     }
 
-    pub fn rename(&mut self, from: EntryKey, to: EntryKey) {
+    pub(super) fn rename(&mut self, from: EntryKey, to: EntryKey) {
         self.change(NameChange::Rename(from, to));
     }
 
@@ -96,7 +96,7 @@ impl Namespace {
     }
 
     /// Makes the names in a directory durable.
-    pub fn sync(&mut self, directory: Inode) {
+    pub(super) fn sync(&mut self, directory: Inode) {
         let durable = &mut self.durable;
         self.pending.retain(|change| {
             let synced = change.touches(directory);
@@ -109,7 +109,7 @@ impl Namespace {
 
     /// Applies a power loss: `rng` decides what is left of what wasn't synced. Returns the number
     /// of lost changes.
-    pub fn apply_power_loss(
+    pub(super) fn apply_power_loss(
         &mut self,
         loss: LossExtent,
         guarantee: impl Fn(Inode) -> CrashConsistency,
@@ -159,7 +159,7 @@ impl Namespace {
     }
 
     /// Returns all inodes that have a name, or could have one again after a power loss.
-    pub fn referenced_inodes(&self) -> BTreeSet<Inode> {
+    pub(super) fn referenced_inodes(&self) -> BTreeSet<Inode> {
         let waiting = self.pending.iter().filter_map(|change| match change {
             NameChange::Link(_, inode) => Some(*inode),
             NameChange::Unlink(_) | NameChange::Rename(..) => None,

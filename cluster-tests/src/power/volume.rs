@@ -32,15 +32,15 @@ pub(super) struct FileNode {
 }
 
 impl FileNode {
-    pub fn is_file(&self) -> bool {
+    pub(super) fn is_file(&self) -> bool {
         self.contents.is_some()
     }
 
-    pub fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         self.contents.as_ref().map_or(0, FileContents::size)
     }
 
-    pub fn guarantee(&self) -> CrashConsistency {
+    pub(super) fn guarantee(&self) -> CrashConsistency {
         if self.folder == JOURNALED_FOLDER {
             CrashConsistency::Journaled
         } else {
@@ -74,7 +74,7 @@ pub(super) struct Volume {
 
 impl Volume {
     /// Creates an empty volume, which stores its files' bytes in `host_dir`.
-    pub fn new(host_dir: PathBuf) -> Self {
+    pub(super) fn new(host_dir: PathBuf) -> Self {
         let root = FileNode {
             folder: OsString::new(),
             contents: None,
@@ -95,13 +95,13 @@ impl Volume {
     }
 
     /// Sets the faults from here on.
-    pub fn set_faults(&mut self, faults: DiskFaults) {
+    pub(super) fn set_faults(&mut self, faults: DiskFaults) {
         self.rng = Rng::new(faults.seed);
         self.faults = faults;
     }
 
     /// Returns the duration of slow syncs.
-    pub fn sync_delay(&self) -> Duration {
+    pub(super) fn sync_delay(&self) -> Duration {
         self.faults.sync_delay
     }
 
@@ -126,7 +126,7 @@ impl Volume {
         self.host_dir.join(inode.to_string())
     }
 
-    pub fn node(&self, inode: Inode) -> Result<&FileNode> {
+    pub(super) fn node(&self, inode: Inode) -> Result<&FileNode> {
         if self.is_off {
             return Err(Errno::IO);
         }
@@ -140,19 +140,19 @@ impl Volume {
         node.contents.as_mut().ok_or(Errno::ISDIR)
     }
 
-    pub fn find(&self, directory: Inode, name: &OsStr) -> Result<Inode> {
+    pub(super) fn find(&self, directory: Inode, name: &OsStr) -> Result<Inode> {
         self.node(directory)?;
         self.names.find(directory, name).ok_or(Errno::NOENT)
     }
 
-    pub fn list(&self, directory: Inode) -> Result<Vec<(OsString, Inode)>> {
+    pub(super) fn list(&self, directory: Inode) -> Result<Vec<(OsString, Inode)>> {
         self.node(directory)?;
         let list = self.names.list(directory);
         Ok(list.map(|(name, inode)| (name.to_owned(), inode)).collect())
     }
 
     /// Creates a file or directory.
-    pub fn create(&mut self, place: EntryKey, is_file: bool) -> Result<Inode> {
+    pub(super) fn create(&mut self, place: EntryKey, is_file: bool) -> Result<Inode> {
         let parent = self.node(place.0)?;
         let folder = if place.0 == ROOT {
             place.1.clone()
@@ -188,7 +188,7 @@ impl Volume {
     }
 
     /// Removes a name.
-    pub fn unlink(&mut self, place: EntryKey, is_file: bool) -> Result<()> {
+    pub(super) fn unlink(&mut self, place: EntryKey, is_file: bool) -> Result<()> {
         let inode = self.find(place.0, &place.1)?;
         match (is_file, self.node(inode)?.is_file()) {
             (true, false) => return Err(Errno::ISDIR),
@@ -203,7 +203,7 @@ impl Volume {
         Ok(())
     }
 
-    pub fn rename(&mut self, from: EntryKey, to: EntryKey) -> Result<()> {
+    pub(super) fn rename(&mut self, from: EntryKey, to: EntryKey) -> Result<()> {
         self.find(from.0, &from.1)?;
         if let Ok(replaced) = self.find(to.0, &to.1)
             && !self.node(replaced)?.is_file()
@@ -215,7 +215,7 @@ impl Volume {
         Ok(())
     }
 
-    pub fn open(&mut self, inode: Inode) -> Result<()> {
+    pub(super) fn open(&mut self, inode: Inode) -> Result<()> {
         self.node(inode)?;
         if let Some(node) = self.nodes.get_mut(&inode) {
             node.open_handles += 1;
@@ -223,7 +223,7 @@ impl Volume {
         Ok(())
     }
 
-    pub fn release(&mut self, inode: Inode) {
+    pub(super) fn release(&mut self, inode: Inode) {
         if let Some(node) = self.nodes.get_mut(&inode) {
             node.open_handles = node.open_handles.saturating_sub(1);
             if node.open_handles == 0 {
@@ -232,19 +232,19 @@ impl Volume {
         }
     }
 
-    pub fn read(&mut self, inode: Inode, offset: u64, length: u64) -> Result<Vec<u8>> {
+    pub(super) fn read(&mut self, inode: Inode, offset: u64, length: u64) -> Result<Vec<u8>> {
         if self.fails(inode, |trouble| trouble.reads_fail)? {
             return Err(Errno::IO);
         }
         self.contents(inode)?.read(offset, length).map_err(errno)
     }
 
-    pub fn write(&mut self, inode: Inode, offset: u64, bytes: &[u8]) -> Result<()> {
+    pub(super) fn write(&mut self, inode: Inode, offset: u64, bytes: &[u8]) -> Result<()> {
         self.check_writable(inode)?;
         self.contents(inode)?.write(offset, bytes).map_err(errno)
     }
 
-    pub fn resize(&mut self, inode: Inode, size: u64) -> Result<()> {
+    pub(super) fn resize(&mut self, inode: Inode, size: u64) -> Result<()> {
         self.check_writable(inode)?;
         self.contents(inode)?.resize(size).map_err(errno)
     }
@@ -260,13 +260,13 @@ impl Volume {
     }
 
     /// Returns whether a sync of this inode is slow.
-    pub fn is_slow(&self, inode: Inode) -> bool {
+    pub(super) fn is_slow(&self, inode: Inode) -> bool {
         let node = self.nodes.get(&inode);
         node.is_some_and(|node| node.is_in(self.faults.slow_syncs))
     }
 
     /// Makes a file's contents, or a directory's names, durable.
-    pub fn sync(&mut self, inode: Inode) -> Result<()> {
+    pub(super) fn sync(&mut self, inode: Inode) -> Result<()> {
         let is_file = self.node(inode)?.is_file();
         if self.fails(inode, |trouble| trouble.syncs_fail)? {
             let node = self.nodes.get_mut(&inode);
@@ -285,7 +285,7 @@ impl Volume {
     }
 
     /// Removes inodes that have no name, can't get one again, and aren't open.
-    pub fn remove_unused(&mut self) {
+    pub(super) fn remove_unused(&mut self) {
         let named = self.names.referenced_inodes();
         let host = &self.host_dir;
         self.nodes.retain(|inode, node| {
@@ -299,7 +299,7 @@ impl Volume {
     }
 
     /// Returns the paths of all files, and of their bytes on the host.
-    pub fn file_paths(&self) -> Vec<(PathBuf, PathBuf)> {
+    pub(super) fn file_paths(&self) -> Vec<(PathBuf, PathBuf)> {
         let mut files = Vec::new();
         let mut directories = vec![(ROOT, PathBuf::new())];
         while let Some((directory, path)) = directories.pop() {

@@ -56,7 +56,7 @@ pub(super) struct Pump {
 
 impl Pump {
     /// Forwards bytes to the end of the stream.
-    pub async fn run(self, from: ReadHalf<'_>, to: WriteHalf<'_>) -> Result<(), Reset> {
+    pub(super) async fn run(self, from: ReadHalf<'_>, to: WriteHalf<'_>) -> Result<(), Reset> {
         let (sender, receiver) = mpsc::channel(MAX_QUEUED_CHUNKS);
         let writer = Writer {
             direction: self.direction,

@@ -12,7 +12,7 @@ fn is_verbose() -> bool {
 }
 
 /// Explores all states; panics with a trace if a property doesn't hold.
-pub fn assert_holds(name: &str, setup: Setup) {
+pub(crate) fn assert_holds(name: &str, setup: Setup) {
     let started = Instant::now();
     let checker = setup.checker().spawn_dfs().join();
     if is_verbose() {
@@ -43,7 +43,7 @@ pub fn assert_holds(name: &str, setup: Setup) {
 const MAX_STATES: usize = 4_000_000;
 
 /// Searches breadth first for a counterexample to a property; panics if there is none.
-pub fn assert_breaks(name: &str, property: &'static str, setup: Setup) {
+pub(crate) fn assert_breaks(name: &str, property: &'static str, setup: Setup) {
     let started = Instant::now();
     let checker = setup
         .checker()

@@ -8,7 +8,7 @@ use crate::world::{Setup, World};
 
 /// Progress of the newcomer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Phase {
+pub(crate) enum Phase {
     Waiting,
     /// The regions commit `SetPeers`.
     Preparing,
@@ -19,7 +19,7 @@ pub enum Phase {
 
 /// The join of the one newcomer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Join {
+pub(crate) struct Join {
     pub phase: Phase,
     pub donor: usize,
     /// The donor's records when the view was taken.
@@ -43,14 +43,14 @@ impl Default for Join {
 }
 
 impl Join {
-    pub fn is_under_way(&self) -> bool {
+    pub(crate) fn is_under_way(&self) -> bool {
         matches!(self.phase, Phase::Preparing | Phase::Copying)
     }
 }
 
 /// A step of the join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum JoinStep {
+pub(crate) enum JoinStep {
     /// A region commits `SetPeers` with the newcomer.
     SetPeers { region: usize },
     /// The donor's view is taken, with its cursors.
@@ -65,7 +65,7 @@ pub enum JoinStep {
 
 impl World {
     /// Adds the possible next steps of the join.
-    pub fn join_steps(&self, setup: &Setup, steps: &mut Vec<JoinStep>) {
+    pub(crate) fn join_steps(&self, setup: &Setup, steps: &mut Vec<JoinStep>) {
         let Some(newcomer) = setup.newcomer else {
             return;
         };
@@ -130,7 +130,7 @@ impl World {
     }
 
     /// Applies a step of the join.
-    pub fn apply_join_step(&mut self, step: JoinStep, setup: &Setup) {
+    pub(crate) fn apply_join_step(&mut self, step: JoinStep, setup: &Setup) {
         let Some(newcomer) = setup.newcomer else {
             return;
         };

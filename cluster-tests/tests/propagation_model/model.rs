@@ -13,7 +13,7 @@ use crate::world::{Change, Setup, World, Write};
 
 /// A transition of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
+pub(crate) enum Action {
     /// A user writes, with a clock's time.
     Write(Write, u8),
     /// A user deletes the bucket of key 0.
@@ -89,7 +89,7 @@ impl Action {
 
 impl Setup {
     /// Returns whether no action of the protocol changes the state any more.
-    pub fn is_idle(&self, world: &World) -> bool {
+    pub(crate) fn is_idle(&self, world: &World) -> bool {
         if !world.in_flight.is_empty() {
             return false;
         }
@@ -410,6 +410,6 @@ impl Model for Setup {
 }
 
 /// Returns whether a key is in the deleted bucket.
-pub fn is_in_deleted_bucket(world: &World, key: usize) -> bool {
+pub(crate) fn is_in_deleted_bucket(world: &World, key: usize) -> bool {
     key == BUCKET_KEY && world.bucket_deleted
 }

@@ -8,7 +8,7 @@ use crate::record::Records;
 
 /// A message of the history of `origin` between `origin` and `peer`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Message {
+pub(crate) struct Message {
     pub origin: u8,
     pub origin_incarnation: u8,
     pub peer: u8,
@@ -18,7 +18,7 @@ pub struct Message {
 
 /// Content of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum MessageBody {
+pub(crate) enum MessageBody {
     /// From origin to peer.
     Batch(Batch),
     /// From peer to origin: the peer's cursor.
@@ -27,7 +27,7 @@ pub enum MessageBody {
 
 /// Changes after `from` up to `to`. A heartbeat has none, and `from` is `to`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Batch {
+pub(crate) struct Batch {
     pub from: u8,
     pub to: u8,
     pub watermark: u8,
@@ -38,12 +38,12 @@ pub struct Batch {
 }
 
 impl Message {
-    pub fn is_between(&self, origin: usize, peer: usize) -> bool {
+    pub(crate) fn is_between(&self, origin: usize, peer: usize) -> bool {
         usize::from(self.origin) == origin && usize::from(self.peer) == peer
     }
 
     /// Returns the position of the origin's stream after it has sent or received this message.
-    pub fn position(&self) -> u8 {
+    pub(crate) fn position(&self) -> u8 {
         match &self.body {
             MessageBody::Batch(batch) => batch.to,
             MessageBody::Ack(cursor) => *cursor,

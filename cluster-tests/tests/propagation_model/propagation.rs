@@ -11,7 +11,7 @@ use crate::world::World;
 
 /// Delivery of the acknowledgement of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AckDelivery {
+pub(crate) enum AckDelivery {
     InTime,
     Lost,
     Late,
@@ -19,7 +19,7 @@ pub enum AckDelivery {
 
 impl World {
     /// Returns the position of the stream from `origin` to `peer`.
-    pub fn position(&self, origin: usize, peer: usize) -> u8 {
+    pub(crate) fn position(&self, origin: usize, peer: usize) -> u8 {
         let acked = self.acked(origin, peer);
         let messages = self.in_flight.iter().filter(|message| {
             message.is_between(origin, peer)
@@ -33,12 +33,12 @@ impl World {
             .max(acked)
     }
 
-    pub fn acked(&self, origin: usize, peer: usize) -> u8 {
+    pub(crate) fn acked(&self, origin: usize, peer: usize) -> u8 {
         self.regions[origin].peers[peer].map_or(0, |peer| peer.acked)
     }
 
     /// Returns the batch after `from`, up to the last change or to the first one.
-    pub fn batch(
+    pub(crate) fn batch(
         &self,
         origin: usize,
         peer: usize,
@@ -58,7 +58,7 @@ impl World {
     }
 
     /// Returns the heartbeat at the stream's position, if it has news for the peer.
-    pub fn heartbeat(&self, origin: usize, peer: usize, rules: &Rules) -> Option<Message> {
+    pub(crate) fn heartbeat(&self, origin: usize, peer: usize, rules: &Rules) -> Option<Message> {
         let position = self.position(origin, peer);
         let message = self.message(&self.regions[origin], peer, (position, position), rules);
         let known = self.regions[peer].peers[origin]?;
@@ -95,7 +95,7 @@ impl World {
     }
 
     /// Merges a batch at the peer; returns its cursor if it answers.
-    pub fn merge(&mut self, message: &Message, batch: &Batch, rules: &Rules) -> Option<u8> {
+    pub(crate) fn merge(&mut self, message: &Message, batch: &Batch, rules: &Rules) -> Option<u8> {
         let (origin, peer) = (usize::from(message.origin), usize::from(message.peer));
         let region = &mut self.regions[peer];
         let merged = merge(region, message, batch, rules)?;
@@ -105,7 +105,7 @@ impl World {
     }
 
     /// Records a peer's acknowledgement at the origin.
-    pub fn receive_ack(&mut self, message: &Message, cursor: u8, rules: &Rules) {
+    pub(crate) fn receive_ack(&mut self, message: &Message, cursor: u8, rules: &Rules) {
         let region = &mut self.regions[usize::from(message.origin)];
         let peer = usize::from(message.peer);
         let known = region.peers[peer].is_some_and(|known| {
@@ -170,7 +170,9 @@ fn merge(
 }
 
 /// Returns the existing records with their keys.
-pub fn changes(records: &Records) -> impl Iterator<Item = (usize, crate::record::Record)> + '_ {
+pub(crate) fn changes(
+    records: &Records,
+) -> impl Iterator<Item = (usize, crate::record::Record)> + '_ {
     let existing = |(key, record): (usize, &Option<_>)| record.map(|record| (key, record));
     records.iter().enumerate().filter_map(existing)
 }

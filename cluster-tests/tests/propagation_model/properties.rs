@@ -8,21 +8,21 @@ use crate::region::{Mode, Peer, Region};
 use crate::world::{Change, Setup, World};
 
 /// Once everything is delivered, all regions have the newest version of every key.
-pub const CONVERGENCE: &str = "regions converge to the newest version";
+pub(crate) const CONVERGENCE: &str = "regions converge to the newest version";
 /// No region shows a value that is older than one it had before.
-pub const NO_STALE_VALUES: &str = "no overwritten or deleted value reappears";
+pub(crate) const NO_STALE_VALUES: &str = "no overwritten or deleted value reappears";
 /// A region has all changes up to the watermark that their origin has announced to it.
-pub const WATERMARKS: &str = "watermarks are true";
+pub(crate) const WATERMARKS: &str = "watermarks are true";
 /// The guard rejects only duplicates.
-pub const GUARD: &str = "no new change is below a watermark";
+pub(crate) const GUARD: &str = "no new change is below a watermark";
 /// Once the model is idle, no cursor lags, and no tombstone or index entry is left.
-pub const CLEANED_UP: &str = "tombstones and index entries are removed";
+pub(crate) const CLEANED_UP: &str = "tombstones and index entries are removed";
 /// A region that has dropped a bucket shows nothing of it.
-pub const DROPPED_BUCKETS: &str = "nothing is written into a dropped bucket";
+pub(crate) const DROPPED_BUCKETS: &str = "nothing is written into a dropped bucket";
 /// The bounds are wide enough for a run that terminates.
-pub const TERMINATES: &str = "some run terminates";
+pub(crate) const TERMINATES: &str = "some run terminates";
 
-pub fn all(setup: &Setup) -> Vec<Property<Setup>> {
+pub(crate) fn all(setup: &Setup) -> Vec<Property<Setup>> {
     let mut properties = vec![
         Property::always(CONVERGENCE, |_, world: &World| {
             !is_quiescent(world) || has_converged(world)

@@ -8,7 +8,7 @@ use crate::rules::{Overwritten, Rules, Watermark};
 
 /// Membership of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Not a region yet.
     Absent,
     /// A donor's view was taken, and the bulk copy is in progress.
@@ -20,7 +20,7 @@ pub enum Mode {
 
 /// An entry of the change index; at most one for each key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub seq: u8,
     /// Time of the local change, which a merge may have overwritten.
     pub time: u8,
@@ -28,7 +28,7 @@ pub struct Entry {
 
 /// A region's committed state about another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Peer {
+pub(crate) struct Peer {
     pub incarnation: u8,
     /// Sequence up to which the peer has acknowledged this region's changes.
     pub acked: u8,
@@ -44,7 +44,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn new(incarnation: u8, acked: u8, cursor: u8) -> Self {
+    pub(crate) fn new(incarnation: u8, acked: u8, cursor: u8) -> Self {
         Self {
             incarnation,
             acked,
@@ -59,7 +59,7 @@ impl Peer {
 
 /// The state of one shard in one region.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Region {
+pub(crate) struct Region {
     pub id: u8,
     pub mode: Mode,
     pub incarnation: u8,
@@ -75,7 +75,7 @@ pub struct Region {
 }
 
 impl Region {
-    pub fn new(id: usize) -> Self {
+    pub(crate) fn new(id: usize) -> Self {
         Self {
             id: id as u8,
             mode: Mode::Absent,
@@ -90,11 +90,11 @@ impl Region {
         }
     }
 
-    pub fn is_serving(&self) -> bool {
+    pub(crate) fn is_serving(&self) -> bool {
         self.mode == Mode::Serving
     }
 
-    pub fn refuses(&self, key: usize) -> bool {
+    pub(crate) fn refuses(&self, key: usize) -> bool {
         key == BUCKET_KEY && self.dropped
     }
 
@@ -112,7 +112,7 @@ impl Region {
     }
 
     /// Returns the version that a write gets at this clock.
-    pub fn next_version(&self, clock: u8, rules: &Rules) -> Version {
+    pub(crate) fn next_version(&self, clock: u8, rules: &Rules) -> Version {
         Version {
             time: clock.max(self.last_version(rules) + 1),
             region: self.id,
@@ -120,7 +120,7 @@ impl Region {
     }
 
     /// Applies a user's write.
-    pub fn write(&mut self, key: usize, kind: Kind, clock: u8, rules: &Rules) -> Record {
+    pub(crate) fn write(&mut self, key: usize, kind: Kind, clock: u8, rules: &Rules) -> Record {
         let version = self.next_version(clock, rules);
         self.last_version = self.last_version.max(version.time);
         self.last_seq += 1;
@@ -145,7 +145,7 @@ impl Region {
     }
 
     /// Expires a record.
-    pub fn expire(&mut self, key: usize, rules: &Rules) {
+    pub(crate) fn expire(&mut self, key: usize, rules: &Rules) {
         let Some(mut record) = self.records[key] else {
             return;
         };
@@ -161,14 +161,14 @@ impl Region {
     }
 
     /// Drops the bucket of key 0.
-    pub fn drop_bucket(&mut self) {
+    pub(crate) fn drop_bucket(&mut self) {
         self.dropped = true;
         self.records[BUCKET_KEY] = None;
         self.entries[BUCKET_KEY] = None;
     }
 
     /// Merges a record from another region: from a stream, a bulk copy or a survivor.
-    pub fn merge_record(&mut self, key: usize, record: Record, rules: &Rules) {
+    pub(crate) fn merge_record(&mut self, key: usize, record: Record, rules: &Rules) {
         if rules.merge_raises_last_version {
             self.last_version = self.last_version.max(record.version.time);
         }
@@ -190,7 +190,7 @@ impl Region {
     }
 
     /// Returns the watermark that is announced with a position.
-    pub fn watermark(&self, position: u8, rules: &Rules) -> u8 {
+    pub(crate) fn watermark(&self, position: u8, rules: &Rules) -> u8 {
         if self.mode == Mode::Joining && rules.watermark_0_while_joining {
             return 0;
         }
@@ -205,13 +205,13 @@ impl Region {
     }
 
     /// Returns the sequence of the first entry after a position.
-    pub fn first_seq_after(&self, position: u8) -> Option<u8> {
+    pub(crate) fn first_seq_after(&self, position: u8) -> Option<u8> {
         let seqs = self.entries.iter().flatten().map(|entry| entry.seq);
         seqs.filter(|seq| *seq > position).min()
     }
 
     /// Returns the records of the entries after `from` up to `to`, without the peer's own writes.
-    pub fn changes(&self, from: u8, to: u8, peer: usize) -> Records {
+    pub(crate) fn changes(&self, from: u8, to: u8, peer: usize) -> Records {
         let mut changes = [None; MAX_KEYS];
         for (key, change) in changes.iter_mut().enumerate() {
             let entry = self.entries[key].filter(|entry| entry.seq > from && entry.seq <= to);
@@ -223,7 +223,7 @@ impl Region {
     }
 
     /// Returns the sequence up to which every peer has this region's changes.
-    pub fn acked_by_all(&self, rules: &Rules) -> u8 {
+    pub(crate) fn acked_by_all(&self, rules: &Rules) -> u8 {
         let acked = self.peers.iter().flatten().map(|peer| peer.acked);
         let all = if rules.entry_waits_for_every_peer {
             acked.min()
@@ -237,7 +237,7 @@ impl Region {
     ///
     /// This happens in the entry that changes the acknowledgements. A later clean-up would be
     /// equivalent: such an entry is after no position from which a batch is sent.
-    pub fn clean_index(&mut self, rules: &Rules) {
+    pub(crate) fn clean_index(&mut self, rules: &Rules) {
         let acked = self.acked_by_all(rules);
         for entry in &mut self.entries {
             *entry = entry.filter(|entry| entry.seq > acked);
@@ -245,7 +245,7 @@ impl Region {
     }
 
     /// Commits an acknowledgement.
-    pub fn acknowledge(&mut self, peer: usize, cursor: u8, rules: &Rules) {
+    pub(crate) fn acknowledge(&mut self, peer: usize, cursor: u8, rules: &Rules) {
         if let Some(peer) = &mut self.peers[peer] {
             peer.acked = peer.acked.max(cursor);
         }
@@ -253,7 +253,7 @@ impl Region {
     }
 
     /// Returns whether the rules allow to collect the tombstone of a key.
-    pub fn can_collect(&self, key: usize, rules: &Rules) -> bool {
+    pub(crate) fn can_collect(&self, key: usize, rules: &Rules) -> bool {
         let Some(record) = self.records[key].filter(Record::is_tombstone) else {
             return false;
         };

@@ -8,7 +8,7 @@ use crate::world::{Setup, World};
 
 /// A step of the removal of a lost region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RemovalStep {
+pub(crate) enum RemovalStep {
     /// A survivor refuses the lost region's streams from here on.
     Fence { region: usize },
     /// A survivor sends its records of that origin above the other one's watermark.
@@ -19,7 +19,7 @@ pub enum RemovalStep {
 
 impl World {
     /// Loses a region for good. Messages that it has sent may still arrive.
-    pub fn lose_region(&mut self, region: usize) {
+    pub(crate) fn lose_region(&mut self, region: usize) {
         self.remaining.region_losses -= 1;
         self.has_lost_region = true;
         self.regions[region].mode = Mode::Lost;
@@ -27,7 +27,7 @@ impl World {
     }
 
     /// Adds the possible next steps of a removal.
-    pub fn removal_steps(&self, setup: &Setup, steps: &mut Vec<RemovalStep>) {
+    pub(crate) fn removal_steps(&self, setup: &Setup, steps: &mut Vec<RemovalStep>) {
         let Some(lost) = setup
             .lost_region
             .filter(|id| self.regions[*id].mode == Mode::Lost)
@@ -66,7 +66,7 @@ impl World {
     }
 
     /// Applies a step of the removal.
-    pub fn apply_removal_step(&mut self, step: RemovalStep, setup: &Setup) {
+    pub(crate) fn apply_removal_step(&mut self, step: RemovalStep, setup: &Setup) {
         let Some(lost) = setup.lost_region else {
             return;
         };

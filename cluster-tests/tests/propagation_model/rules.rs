@@ -3,7 +3,7 @@
 /// Treatment of the index entry of a local change that a merge overwrites before all peers have
 /// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overwritten {
+pub(crate) enum Overwritten {
     /// The entry stays: the current record, of any origin, is sent in its place.
     SendWinner,
     /// The entry is removed: the winner's origin delivers the winner.
@@ -12,7 +12,7 @@ pub enum Overwritten {
 
 /// The watermark that is announced with position p.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Watermark {
+pub(crate) enum Watermark {
     /// The last version if p is the last sequence, else nothing.
     AtLastSequence,
     /// One less than the smallest version of index entries after p; the last version if there
@@ -24,7 +24,7 @@ pub enum Watermark {
 
 /// The rules, all of them on in [`Rules::all`].
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// A merge applies only if it begins at or before the receiver's cursor.
     pub merge_starts_at_cursor: bool,
     /// A merge applies only if it ends beyond the receiver's cursor.
@@ -98,7 +98,7 @@ pub struct Rules {
 
 impl Rules {
     /// Every rule.
-    pub const fn all() -> Self {
+    pub(crate) const fn all() -> Self {
         Self {
             merge_starts_at_cursor: true,
             merge_ends_past_cursor: true,

@@ -11,7 +11,7 @@ use crate::rules::Rules;
 
 /// Number of events of each kind that may still happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Budget {
+pub(crate) struct Budget {
     /// Users' requests: PUT, DELETE, deletion of the bucket.
     pub operations: u8,
     /// A sender begins again at the acknowledged position while more is in flight: its leader
@@ -32,7 +32,7 @@ pub struct Budget {
 
 /// A user's change (for the properties only).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Change {
+pub(crate) struct Change {
     pub region: u8,
     pub incarnation: u8,
     pub seq: u8,
@@ -42,7 +42,7 @@ pub struct Change {
 
 /// A state of the model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct World {
+pub(crate) struct World {
     pub regions: [Region; MAX_REGIONS],
     /// The set of messages in flight, in the order in which they were sent.
     pub in_flight: Vec<Message>,
@@ -63,14 +63,14 @@ pub struct World {
 
 /// A possible write of a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Write {
+pub(crate) struct Write {
     pub region: usize,
     pub key: usize,
     pub kind: Kind,
 }
 
 /// Returns all writes of these kinds to these keys in these regions.
-pub fn writes(regions: Range<usize>, keys: Range<usize>, kinds: &[Kind]) -> Vec<Write> {
+pub(crate) fn writes(regions: Range<usize>, keys: Range<usize>, kinds: &[Kind]) -> Vec<Write> {
     let targets = regions.flat_map(|region| keys.clone().map(move |key| (region, key)));
     let writes = targets.flat_map(|(region, key)| {
         let write = move |&kind| Write { region, key, kind };
@@ -81,7 +81,7 @@ pub fn writes(regions: Range<usize>, keys: Range<usize>, kinds: &[Kind]) -> Vec<
 
 /// Scope and bounds of a search.
 #[derive(Clone, Debug)]
-pub struct Setup {
+pub(crate) struct Setup {
     pub rules: Rules,
     /// Initial number of regions.
     pub regions: usize,
@@ -108,7 +108,7 @@ pub struct Setup {
 
 impl Setup {
     /// Creates a setup of a cluster without faults.
-    pub fn new(regions: usize, keys: usize, operations: u8) -> Self {
+    pub(crate) fn new(regions: usize, keys: usize, operations: u8) -> Self {
         Self {
             rules: Rules::all(),
             regions,
@@ -129,7 +129,7 @@ impl Setup {
         }
     }
 
-    pub fn initial_world(&self) -> World {
+    pub(crate) fn initial_world(&self) -> World {
         let mut regions: [Region; MAX_REGIONS] = std::array::from_fn(Region::new);
         for id in 0..self.regions {
             let region = &mut regions[id];
@@ -156,12 +156,12 @@ impl Setup {
 
 impl World {
     /// Returns the regions that are in the cluster and alive.
-    pub fn members(&self) -> impl Iterator<Item = &Region> {
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Region> {
         self.regions.iter().filter(|region| region.is_serving())
     }
 
     /// Adds a message to those in flight.
-    pub fn send(&mut self, message: Message) {
+    pub(crate) fn send(&mut self, message: Message) {
         if !self.in_flight.contains(&message) {
             self.in_flight.push(message);
         }

@@ -61,7 +61,7 @@ pub(super) struct ConnectionTask {
 }
 
 impl ConnectionTask {
-    pub fn new(
+    pub(super) fn new(
         target: ConnectionTarget,
         settings: RpcClientSettings,
         calls: mpsc::Receiver<QueuedCall>,
@@ -79,7 +79,7 @@ impl ConnectionTask {
     }
 
     /// Keeps a connection until the client is dropped.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let mut backoff = RETRY_BACKOFF.0;
         loop {
             let ended = self.run_connection(&mut backoff).await;

@@ -28,7 +28,7 @@ pub(super) struct DedupFormat<F> {
 }
 
 impl<F> DedupFormat<F> {
-    pub fn new(format: F) -> Self {
+    pub(super) fn new(format: F) -> Self {
         Self {
             format,
             lines: Mutex::default(),

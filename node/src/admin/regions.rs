@@ -79,10 +79,10 @@ pub(super) async fn verify(
     path: Result<Path<u16>, PathRejection>,
 ) -> Result<Json<Value>, Response> {
     let shard = path.map(|Path(shard)| shard);
-    let shard = shard.map_err(|_| unknown_shard(&VerifyError::NoSuchShard))?;
+    let shard = shard.map_err(|_| unknown_shard(&VerifyError::UnknownShard))?;
     match node.operations.verify(shard).await {
         Ok(comparison) => Ok(Json(comparison_json(&comparison))),
-        Err(error @ VerifyError::NoSuchShard) => Err(unknown_shard(&error)),
+        Err(error @ VerifyError::UnknownShard) => Err(unknown_shard(&error)),
         Err(error @ (VerifyError::NoLeader(_) | VerifyError::NoAnswer { .. })) => {
             Err(error_response(
                 StatusCode::SERVICE_UNAVAILABLE,

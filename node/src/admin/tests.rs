@@ -20,9 +20,8 @@ use crate::config::{
     AdminAction, AdminCall, AdminTarget, LimitFlags, PlanAction, RegionName, Secret, StatusFlags,
 };
 use crate::geo::{ComparisonVerdict, RangeDifference, RegionComparison, VerifyError};
-use crate::service::{
-    Access, BucketId, BucketLimits, DirectoryError, Plan, PlanChanges, PlanError, PlanTerms,
-};
+use crate::meta::BucketLimits;
+use crate::service::{Access, BucketId, DirectoryError, Plan, PlanChanges, PlanError, PlanTerms};
 
 const TOKEN: &str = "0123456789abcdef";
 

@@ -13,7 +13,7 @@ use crate::service::{Access, AccountId, Bucket, BucketId, Directory};
 
 /// Kind of access to a bucket's keys that a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessIntent {
+pub(crate) enum AccessIntent {
     /// The request reads keys.
     Read,
     /// The request changes keys.
@@ -21,11 +21,11 @@ pub enum AccessIntent {
 }
 
 /// A bucket to which the request has the access that it needs.
-pub struct BucketAccess(Arc<Bucket>);
+pub(crate) struct BucketAccess(Arc<Bucket>);
 
 impl BucketAccess {
     /// Looks a bucket up by its name in the path and checks that the request may use it.
-    pub async fn authorize(
+    pub(crate) async fn authorize(
         directory: &Directory,
         name: &[u8],
         intent: AccessIntent,
@@ -49,7 +49,7 @@ impl BucketAccess {
     }
 
     /// Returns the bucket.
-    pub fn bucket(&self) -> &Arc<Bucket> {
+    pub(crate) fn bucket(&self) -> &Arc<Bucket> {
         &self.0
     }
 }
@@ -63,7 +63,7 @@ fn needs_owner(access: Access, intent: AccessIntent) -> bool {
 }
 
 /// Returns the account of the request's API key; 401 if it has none, or one of no account.
-pub async fn authenticate_owner(
+pub(crate) async fn authenticate_owner(
     directory: &Directory,
     headers: &HeaderMap,
 ) -> Result<AccountId, ApiError> {
@@ -78,7 +78,7 @@ pub async fn authenticate_owner(
 
 /// Returns the API key of a request. None, if it is empty or an unset Postman variable
 /// (`{{account_key}}`); 401 if it isn't text.
-pub fn api_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+pub(crate) fn api_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let Some(value) = single(headers, &API_KEY)? else {
         return Ok(None);
     };

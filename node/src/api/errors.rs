@@ -23,7 +23,7 @@ const DISK_FULL_RETRY_SECONDS: u64 = 5;
 
 /// An error response, as a client gets it.
 #[derive(Debug)]
-pub struct ApiError {
+pub(crate) struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: Cow<'static, str>,
@@ -55,7 +55,7 @@ struct ErrorBody<'a> {
 
 impl ApiError {
     /// Creates an error with a stable code and a message.
-    pub fn new(
+    pub(crate) fn new(
         status: StatusCode,
         code: &'static str,
         message: impl Into<Cow<'static, str>>,
@@ -76,29 +76,30 @@ impl ApiError {
     }
 
     /// Adds the client's session token, which covers the reason of this error.
-    pub fn with_session_token(mut self, token: HeaderValue) -> Self {
+    pub(crate) fn with_session_token(mut self, token: HeaderValue) -> Self {
         self.session_token = Some(token);
         self
     }
 
     /// Marks the error as authoritative: another node would answer the same.
-    pub fn authoritative(mut self) -> Self {
+    pub(crate) fn authoritative(mut self) -> Self {
         self.authoritative = true;
         self
     }
 
     /// Returns the stable code.
-    pub fn code(&self) -> &'static str {
+    #[cfg(test)]
+    pub(crate) fn code(&self) -> &'static str {
         self.code
     }
 
     /// Returns the status.
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
 
     /// Converts the error into a response.
-    pub fn into_http_response(self) -> Response<Body> {
+    pub(crate) fn into_http_response(self) -> Response<Body> {
         let keys = match self.detail {
             ErrorDetail::Keys(keys) => Some(keys),
             ErrorDetail::None | ErrorDetail::Allow(_) | ErrorDetail::RetryAfter(_) => None,
@@ -131,17 +132,17 @@ impl ApiError {
     }
 
     /// 400: a parameter has an invalid value; the message names it and says what is valid.
-    pub fn invalid_parameter(message: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn invalid_parameter(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_parameter", message)
     }
 
     /// 400: a parameter is given twice.
-    pub fn repeated_parameter(name: &'static str) -> Self {
+    pub(crate) fn repeated_parameter(name: &'static str) -> Self {
         Self::invalid_parameter(format!("parameter {name} must be given once"))
     }
 
     /// 400: a write has an unknown parameter.
-    pub fn unknown_parameter(name: &str, known: &[&'static str]) -> Self {
+    pub(crate) fn unknown_parameter(name: &str, known: &[&'static str]) -> Self {
         let name: String = name.chars().take(64).collect();
         let known = match known {
             [] => "there are none".to_owned(),
@@ -151,28 +152,28 @@ impl ApiError {
     }
 
     /// 400: a parameter isn't percent-encoded UTF-8.
-    pub fn parameter_encoding(name: &'static str) -> Self {
+    pub(crate) fn parameter_encoding(name: &'static str) -> Self {
         Self::invalid_parameter(format!("parameter {name} must be percent-encoded UTF-8"))
     }
 
     /// 400: a header has an invalid value; the message names it and says what is valid.
-    pub fn invalid_header(message: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn invalid_header(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_header", message)
     }
 
     /// 400: a body can't be parsed.
-    pub fn invalid_body(message: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn invalid_body(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_body", message)
     }
 
     /// 400: a `%` in the path isn't followed by two hexadecimal digits.
-    pub fn invalid_path_escape() -> Self {
+    pub(crate) fn invalid_path_escape() -> Self {
         let message = "in a path, % must be followed by two hexadecimal digits (% itself is %25)";
         Self::new(StatusCode::BAD_REQUEST, "invalid_path", message)
     }
 
     /// 400: a path doesn't decode to UTF-8.
-    pub fn path_not_utf8() -> Self {
+    pub(crate) fn path_not_utf8() -> Self {
         Self::new(
             StatusCode::BAD_REQUEST,
             "invalid_path",
@@ -181,37 +182,37 @@ impl ApiError {
     }
 
     /// 400: a key is empty or too long.
-    pub fn invalid_key_size(max: usize) -> Self {
+    pub(crate) fn invalid_key_size(max: usize) -> Self {
         let message = format!("a key must have 1 to {max} bytes of UTF-8 in this bucket");
         Self::new(StatusCode::BAD_REQUEST, "invalid_key", message)
     }
 
     /// 400: a key contains control characters.
-    pub fn control_character_in_key() -> Self {
+    pub(crate) fn control_character_in_key() -> Self {
         let message = "a key must not contain control characters";
         Self::new(StatusCode::BAD_REQUEST, "invalid_key", message)
     }
 
     /// 401: the request has no API key, or one of no account.
-    pub fn unauthorized() -> Self {
+    pub(crate) fn unauthorized() -> Self {
         let message = "this needs the header api-key with the key of the bucket's account";
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
     }
 
     /// 403: the bucket belongs to another account.
-    pub fn forbidden() -> Self {
+    pub(crate) fn forbidden() -> Self {
         let message = "the bucket belongs to another account than the api-key";
         Self::new(StatusCode::FORBIDDEN, "forbidden", message)
     }
 
     /// 404: the bucket doesn't exist.
-    pub fn unknown_bucket() -> Self {
+    pub(crate) fn unknown_bucket() -> Self {
         let message = "no such bucket: POST /buckets creates one, GET /buckets lists yours";
         Self::new(StatusCode::NOT_FOUND, "unknown_bucket", message)
     }
 
     /// 404: the key doesn't exist, or has expired.
-    pub fn no_such_key() -> Self {
+    pub(crate) fn no_such_key() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
             "not_found",
@@ -220,19 +221,19 @@ impl ApiError {
     }
 
     /// 404: a listing has no keys.
-    pub fn no_keys() -> Self {
+    pub(crate) fn no_keys() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", "no key matches")
     }
 
     /// 404: the path names no resource.
-    pub fn no_such_route() -> Self {
+    pub(crate) fn no_such_route() -> Self {
         let message = "no such resource: there are /ping, /buckets, /buckets/{bucket}, \
                        /kv/{bucket} and /kv/{bucket}/{key}";
         Self::new(StatusCode::NOT_FOUND, "no_such_route", message)
     }
 
     /// 405, with the methods of the resource.
-    pub fn method_not_allowed(allow: &'static str) -> Self {
+    pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
         let message = format!("this resource has the methods {allow}");
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -243,13 +244,13 @@ impl ApiError {
     }
 
     /// 408: the body stopped arriving.
-    pub fn body_timeout() -> Self {
+    pub(crate) fn body_timeout() -> Self {
         let message = "the request's body stopped arriving";
         Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
     }
 
     /// 412: the key is not in the state that the request's condition requires.
-    pub fn precondition_failed() -> Self {
+    pub(crate) fn precondition_failed() -> Self {
         let message = "the key is not in the state that the request's condition asks for";
         Self::new(
             StatusCode::PRECONDITION_FAILED,
@@ -259,19 +260,19 @@ impl ApiError {
     }
 
     /// 413: a value exceeds the plan's limit.
-    pub fn value_too_large(limit: usize) -> Self {
+    pub(crate) fn value_too_large(limit: usize) -> Self {
         let message = format!("a value must have at most {limit} bytes in this bucket");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "value_too_large", message)
     }
 
     /// 413: the body of a request about buckets exceeds the limit.
-    pub fn body_too_large(limit: usize) -> Self {
+    pub(crate) fn body_too_large(limit: usize) -> Self {
         let message = format!("this request's body must have at most {limit} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
     }
 
     /// 503: nothing was done, and a retry is safe.
-    pub fn unavailable() -> Self {
+    pub(crate) fn unavailable() -> Self {
         let message = "this can't be served right now and nothing was done: try again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
             .with_detail(ErrorDetail::RetryAfter(1))
@@ -279,7 +280,7 @@ impl ApiError {
 
     /// 503: a limit of requests, bodies or responses in flight is reached, of this client or of
     /// all.
-    pub fn overloaded() -> Self {
+    pub(crate) fn overloaded() -> Self {
         let message = "too many requests, or too large ones, are under way and nothing was done: \
                        try again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
@@ -287,14 +288,14 @@ impl ApiError {
     }
 
     /// 503: a write that the client has seen in another region has not arrived here yet.
-    pub fn behind() -> Self {
+    pub(crate) fn behind() -> Self {
         let message = "what x-cloudkv-min-version names has not arrived here yet: try again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "behind", message)
             .with_detail(ErrorDetail::RetryAfter(1))
     }
 
     /// 503, or 507 if no node has disk space: the disks are nearly full.
-    pub fn disk_full(elsewhere: bool) -> Self {
+    pub(crate) fn disk_full(elsewhere: bool) -> Self {
         let message = "most nodes that hold this have nearly full disks, and nothing was done: \
                        deleting makes room";
         if elsewhere {
@@ -307,14 +308,14 @@ impl ApiError {
     }
 
     /// 504: the write may or may not have happened.
-    pub fn unknown_outcome() -> Self {
+    pub(crate) fn unknown_outcome() -> Self {
         let message =
             "it is unknown whether this took effect, or still will: read before you retry";
         Self::new(StatusCode::GATEWAY_TIMEOUT, "unknown_outcome", message)
     }
 
     /// 500: the data is damaged. The operator was notified when the damage was found.
-    pub fn damaged(cause: &(dyn Error + 'static)) -> Self {
+    pub(crate) fn damaged(cause: &(dyn Error + 'static)) -> Self {
         tracing::debug!(error = cause, "request for damaged data failed");
         let message = "what this asks for is damaged on the server's disk, and no other copy of it \
                        could be asked: trying again won't help before its operators have mended it";
@@ -322,7 +323,7 @@ impl ApiError {
     }
 
     /// 500: the cause is logged, and needs the operator's attention. `event` is the log message.
-    pub fn internal(event: &'static str, cause: &(dyn Error + 'static)) -> Self {
+    pub(crate) fn internal(event: &'static str, cause: &(dyn Error + 'static)) -> Self {
         tracing::error!(error = cause, "{event}");
         let message = "the server failed; its operators can find the cause in its log";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
@@ -390,7 +391,9 @@ impl From<KeyError> for ApiError {
             KeyError::DiskFull { elsewhere } => Self::disk_full(elsewhere),
             KeyError::BucketDeleted => Self::unknown_bucket(),
             KeyError::Damaged(cause) => Self::damaged(&cause),
-            KeyError::Storage(cause) => Self::internal("accessing the storage for a key failed", &cause),
+            KeyError::Storage(cause) => {
+                Self::internal("accessing the storage for a key failed", &cause)
+            }
         }
     }
 }

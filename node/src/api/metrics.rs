@@ -13,7 +13,7 @@ const STRIPE_COUNT: usize = 16;
 
 /// Class of a request, by which requests are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestClass {
+pub(crate) enum RequestClass {
     /// GET and HEAD of a key.
     Get,
     /// PUT and POST of a key.
@@ -30,7 +30,7 @@ pub enum RequestClass {
 
 impl RequestClass {
     /// All classes.
-    pub const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Get,
         Self::Put,
         Self::Delete,
@@ -40,7 +40,7 @@ impl RequestClass {
     ];
 
     /// Returns the name in metrics.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Get => "get",
             Self::Put => "put",
@@ -64,7 +64,7 @@ struct CounterStripe {
 
 /// Counters of the public API, cheap to add to from any thread.
 #[derive(Debug, Default)]
-pub struct ApiMetrics {
+pub(crate) struct ApiMetrics {
     stripes: [CachePadded<CounterStripe>; STRIPE_COUNT],
     /// Counters of the API's connections.
     pub connections: Arc<ConnectionMetrics>,
@@ -72,7 +72,7 @@ pub struct ApiMetrics {
 
 /// Number of requests of one class that were answered with one class of status codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestCount {
+pub(crate) struct RequestCount {
     /// Class of the requests.
     pub class: RequestClass,
     /// First digit of the status code, 2 to 5.
@@ -102,7 +102,7 @@ impl ApiMetrics {
     }
 
     /// Returns the counts that aren't zero, by class and status.
-    pub fn request_counts(&self) -> Vec<RequestCount> {
+    pub(crate) fn request_counts(&self) -> Vec<RequestCount> {
         let mut counts = Vec::new();
         for class in RequestClass::ALL {
             for status in 0..STATUS_CLASS_COUNT {
@@ -120,12 +120,12 @@ impl ApiMetrics {
     }
 
     /// Returns the bytes of requests' bodies, as their heads declared.
-    pub fn bytes_in(&self) -> u64 {
+    pub(crate) fn bytes_in(&self) -> u64 {
         self.sum(|stripe| &stripe.bytes_in)
     }
 
     /// Returns the bytes of responses' bodies.
-    pub fn bytes_out(&self) -> u64 {
+    pub(crate) fn bytes_out(&self) -> u64 {
         self.sum(|stripe| &stripe.bytes_out)
     }
 

@@ -32,10 +32,9 @@ use arc_swap::ArcSwapOption;
 use ::http::HeaderValue;
 use ::http::header::InvalidHeaderValue;
 
-pub use self::buckets::CreationSettings;
-pub use self::errors::ApiError;
-pub use self::metrics::{ApiMetrics, RequestClass, RequestCount};
-pub use cloudkv_common::server::{HttpSettings, serve};
+pub(crate) use self::buckets::CreationSettings;
+pub(crate) use self::metrics::ApiMetrics;
+pub(crate) use cloudkv_common::server::HttpSettings;
 
 use cloudkv_common::network::Network;
 
@@ -44,7 +43,7 @@ use self::http::receive::BodyReader;
 use crate::service::Service;
 
 /// The public API of one node.
-pub struct Api {
+pub(crate) struct Api {
     service: Service,
     region: HeaderValue,
     replication_lag: ArcSwapOption<HeaderValue>,
@@ -56,7 +55,7 @@ pub struct Api {
 
 impl Api {
     /// Creates an API over a service. Fails if the region's name is no valid header value.
-    pub fn new(
+    pub(crate) fn new(
         service: Service,
         region: &str,
         settings: &HttpSettings,
@@ -82,7 +81,7 @@ impl Api {
     }
 
     /// Sets the replication lag from other regions, as responses report it; empty: no header.
-    pub fn set_replication_lag(&self, lag: &str) {
+    pub(crate) fn set_replication_lag(&self, lag: &str) {
         let lag = HeaderValue::from_str(lag)
             .ok()
             .filter(|lag| !lag.is_empty());
@@ -90,7 +89,7 @@ impl Api {
     }
 
     /// Returns the counters, for the metrics exporter.
-    pub fn metrics(&self) -> &Arc<ApiMetrics> {
+    pub(crate) fn metrics(&self) -> &Arc<ApiMetrics> {
         &self.metrics
     }
 }

@@ -14,7 +14,7 @@ use crate::api::http::body::Body;
 
 impl Api {
     /// Handles a forwarded request; `number` is unique among those of a router's stream.
-    pub fn handle_user_request(
+    pub(crate) fn handle_user_request(
         &self,
         request: pb::UserRequest,
         number: u64,

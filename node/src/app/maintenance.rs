@@ -36,7 +36,11 @@ impl FlushSchedule {
 
 /// Runs maintenance until `stop`. `write_buffer` is the size at which the state flushes itself, in
 /// bytes.
-pub async fn run_maintenance(groups: Arc<Groups>, write_buffer: usize, stop: CancellationToken) {
+pub(super) async fn run_maintenance(
+    groups: Arc<Groups>,
+    write_buffer: usize,
+    stop: CancellationToken,
+) {
     let mut flusher = FlushSchedule {
         flushed_bytes: 0,
         last_flush: Instant::now(),
@@ -64,7 +68,7 @@ pub async fn run_maintenance(groups: Arc<Groups>, write_buffer: usize, stop: Can
 }
 
 /// Measures free disk space until `stop`.
-pub async fn measure_disk_space(space: Arc<DiskSpace>, stop: CancellationToken) {
+pub(super) async fn measure_disk_space(space: Arc<DiskSpace>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(DISK_MEASURE_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {

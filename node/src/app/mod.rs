@@ -46,7 +46,12 @@ mod threads;
 mod topology_publisher;
 mod wiring;
 
-pub use crate::store::restrict_umask;
 pub use cloudkv_common::fd_limit::FdLimitError;
 pub use groups::{Groups, StartError};
 pub use run::{RunError, run};
+
+/// Sets the umask so that all files that this process creates are accessible only to its user. Call
+/// it before any thread creates files.
+pub fn restrict_umask() {
+    crate::store::restrict_umask();
+}

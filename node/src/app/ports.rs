@@ -27,7 +27,7 @@ pub(super) struct Ports {
 impl Ports {
     /// Binds the ports, the public one once for each thread that serves users. Returns the admin
     /// port apart from the others, since it is served from the first moment on.
-    pub fn bind(config: &Config) -> Result<(Self, TcpListener), RunError> {
+    pub(super) fn bind(config: &Config) -> Result<(Self, TcpListener), RunError> {
         let mut binding = PortBinder::default();
         let http = binding.listen("http", config.http, config.user_threads());
         let rpc = config
@@ -48,7 +48,7 @@ impl Ports {
 
     /// Writes the addresses that the node listens on to the data directory, since the system may
     /// have chosen the ports.
-    pub fn write_addresses(&self, config: &Config) -> Result<(), RunError> {
+    pub(super) fn write_addresses(&self, config: &Config) -> Result<(), RunError> {
         let write = || {
             let rpc = self.rpc.as_ref().map(TcpListener::local_addr).transpose()?;
             let addresses = serde_json::json!({
@@ -103,7 +103,7 @@ pub(super) struct PublicListeners {
 
 impl PublicListeners {
     /// Serves users until `drain`, and until all of their requests have completed.
-    pub async fn serve(
+    pub(super) async fn serve(
         self,
         api: &Arc<Api>,
         settings: &HttpSettings,

@@ -18,7 +18,7 @@ use crate::raft::{GroupStatus, NodeId};
 use crate::telemetry::metrics::{Exposition, write_process};
 
 /// Source of the node's status and metrics.
-pub struct NodeStatus {
+pub(super) struct NodeStatus {
     groups: Arc<Groups>,
     api: Arc<Api>,
     data_dir: String,
@@ -26,7 +26,7 @@ pub struct NodeStatus {
 
 impl NodeStatus {
     /// Creates the status of a node.
-    pub fn new(groups: Arc<Groups>, api: Arc<Api>, config: &Config) -> Self {
+    pub(super) fn new(groups: Arc<Groups>, api: Arc<Api>, config: &Config) -> Self {
         Self {
             groups,
             api,

@@ -16,7 +16,7 @@ pub(super) struct Threads {
 
 impl Threads {
     /// Starts as many threads as configured.
-    pub fn start(config: &Config) -> Result<Self, RunError> {
+    pub(super) fn start(config: &Config) -> Result<Self, RunError> {
         if config.raft_threads == 0 {
             return Ok(Self {
                 raft: None,
@@ -47,7 +47,7 @@ impl Threads {
     }
 
     /// Runtimes by purpose; everything else runs on the caller's.
-    pub fn runtimes(&self) -> RpcRuntimes {
+    pub(super) fn runtimes(&self) -> RpcRuntimes {
         match (&self.raft, &self.workers) {
             (Some(raft), Some(workers)) => RpcRuntimes {
                 raft: raft.handle().clone(),

@@ -18,7 +18,7 @@ pub(super) struct TopologyPublisher {
 
 impl TopologyPublisher {
     /// Returns the current topology.
-    pub fn topology(&self) -> pb::Topology {
+    pub(super) fn topology(&self) -> pb::Topology {
         let identity = &self.groups.identity;
         // Read first, so that it is never ahead of the topology that is sent with it.
         let position = self.groups.meta.progress().applied_index();

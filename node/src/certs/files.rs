@@ -80,7 +80,7 @@ pub(super) struct CertificateFiles {
 
 impl CertificateFiles {
     /// Returns the files of a directory's CA.
-    pub fn authority(dir: &Path) -> Self {
+    pub(super) fn authority(dir: &Path) -> Self {
         Self {
             certificate: dir.join("ca.pem"),
             key: dir.join("ca.key"),
@@ -89,7 +89,7 @@ impl CertificateFiles {
     }
 
     /// Returns the files of a node or a router.
-    pub fn named(dir: &Path, name: &str) -> Self {
+    pub(super) fn named(dir: &Path, name: &str) -> Self {
         Self {
             certificate: dir.join(format!("{name}.pem")),
             key: dir.join(format!("{name}.key")),
@@ -98,7 +98,7 @@ impl CertificateFiles {
     }
 
     /// Returns the files in a node's or a router's own folder, named as in a Kubernetes TLS secret.
-    pub fn secret(folder: &Path) -> Self {
+    pub(super) fn secret(folder: &Path) -> Self {
         Self {
             certificate: folder.join("tls.crt"),
             key: folder.join("tls.key"),
@@ -107,7 +107,7 @@ impl CertificateFiles {
     }
 
     /// Fails if a file exists that must not be replaced.
-    pub fn check(&self, policy: OverwritePolicy) -> Result<(), CertsError> {
+    pub(super) fn check(&self, policy: OverwritePolicy) -> Result<(), CertsError> {
         let paths = [&self.certificate, &self.key];
         match paths.into_iter().find(|path| path.exists()) {
             Some(path) if policy == OverwritePolicy::Refuse => Err(CertsError::AlreadyExists {
@@ -120,7 +120,7 @@ impl CertificateFiles {
 
     /// Writes both files. A node that reads between the two detects that they don't match, and
     /// reads them again a moment later.
-    pub fn write(
+    pub(super) fn write(
         &self,
         certificate: &str,
         key: &str,

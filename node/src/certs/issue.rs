@@ -42,7 +42,7 @@ pub(super) struct CertificateAuthority {
 
 impl CertificateAuthority {
     /// Creates the certificate and key of a new CA.
-    pub fn create(days: u32) -> Result<IssuedCertificate, rcgen::Error> {
+    pub(super) fn create(days: u32) -> Result<IssuedCertificate, rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = ca_params();
         set_validity(&mut params, days);
@@ -55,7 +55,7 @@ impl CertificateAuthority {
     }
 
     /// Opens the CA of a directory.
-    pub fn open(files: &CertificateFiles) -> Result<Self, CertsError> {
+    pub(super) fn open(files: &CertificateFiles) -> Result<Self, CertsError> {
         let read = |path: &std::path::Path| {
             fs::read_to_string(path).map_err(|source| CertsError::NoAuthority {
                 path: path.to_owned(),
@@ -75,12 +75,12 @@ impl CertificateAuthority {
     }
 
     /// Returns the CA's certificate, in PEM form.
-    pub fn certificate(&self) -> &str {
+    pub(super) fn certificate(&self) -> &str {
         &self.certificate
     }
 
     /// Issues a certificate for these hosts.
-    pub fn issue(
+    pub(super) fn issue(
         &self,
         role: CertificateRole,
         names: &[String],

@@ -21,7 +21,7 @@ use crate::rpc::{PeerIdentity, check_address};
 const REGIONS_LEVEL: u32 = 2;
 
 /// Admits nodes into the cluster.
-pub struct Admission {
+pub(crate) struct Admission {
     /// Identity of this node.
     pub identity: Identity,
     /// The metadata in memory.
@@ -34,11 +34,11 @@ pub struct Admission {
 
 /// Waits until this node's metadata is as new as the leader's was at the call. Returns `false` if
 /// it may not be.
-pub type Refresher = Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
+pub(crate) type Refresher = Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
 
 impl Admission {
     /// Admits a node, or updates its addresses. A repeated request gets the same answer.
-    pub async fn admit(
+    pub(crate) async fn admit(
         &self,
         caller: PeerIdentity,
         request: pb::JoinRequest,

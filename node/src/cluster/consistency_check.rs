@@ -34,7 +34,7 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 const MARKER_FILE: &str = "replica-differs";
 
 /// Checks this node's replicas for consistency with those of other nodes.
-pub struct ConsistencyChecker {
+pub(crate) struct ConsistencyChecker {
     /// All shards, by number.
     pub shards: Vec<Arc<ShardHandle>>,
     /// RPC clients of the other nodes.
@@ -48,7 +48,7 @@ pub struct ConsistencyChecker {
 impl ConsistencyChecker {
     /// Compares replicas until `stop`, or until one is found that must not be used. Returns the
     /// reason for the latter.
-    pub async fn run(self, stop: CancellationToken) -> Option<String> {
+    pub(crate) async fn run(self, stop: CancellationToken) -> Option<String> {
         let run = async {
             let mut reported = HashMap::new();
             let interval = CHECK_INTERVAL + Duration::from_millis(self.peers.me() % 5000);
@@ -144,7 +144,7 @@ impl ConsistencyChecker {
 }
 
 /// Reads the reason why a data directory must not be used, if it is marked.
-pub fn read_marker(data_dir: &std::path::Path) -> io::Result<Option<String>> {
+pub(crate) fn read_marker(data_dir: &std::path::Path) -> io::Result<Option<String>> {
     match fs::read_to_string(data_dir.join(MARKER_FILE)) {
         Ok(reason) => Ok(Some(reason)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -17,7 +17,7 @@ const MAX_PLAN_STEPS: usize = 256;
 
 /// Fault tolerance of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FaultTolerance {
+pub(crate) struct FaultTolerance {
     /// Number of nodes that may fail while every shard stays available: that of the least tolerant
     /// shard.
     pub node_failures: usize,
@@ -30,7 +30,7 @@ pub struct FaultTolerance {
 impl FaultTolerance {
     /// Returns whether the tolerance is lower than `other`. The metadata gets fewer voters than
     /// three only where a region's shards lose a replica as well.
-    pub fn is_less_than(&self, other: &Self) -> bool {
+    pub(crate) fn is_less_than(&self, other: &Self) -> bool {
         self.node_failures < other.node_failures || self.replicas < other.replicas
     }
 }
@@ -49,7 +49,7 @@ impl std::fmt::Display for FaultTolerance {
 
 /// Fault tolerance of a region with and without a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DecommissionOutlook {
+pub(crate) struct DecommissionOutlook {
     /// With the node.
     pub now: FaultTolerance,
     /// Without the node.
@@ -58,7 +58,7 @@ pub struct DecommissionOutlook {
 
 /// Reason why a node can't be decommissioned now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DecommissionObstacle {
+pub(crate) enum DecommissionObstacle {
     /// The region has no other node that takes shards.
     OnlyNode,
     /// A shard has lost its majority, and can't change its members.
@@ -74,7 +74,12 @@ pub enum DecommissionObstacle {
 
 impl DecommissionObstacle {
     /// Describes the obstacle and the remedy.
-    pub fn describe(&self, node: &str, region: &str, name: impl Fn(NodeId) -> String) -> String {
+    pub(crate) fn describe(
+        &self,
+        node: &str,
+        region: &str,
+        name: impl Fn(NodeId) -> String,
+    ) -> String {
         let names = |nodes: &[NodeId]| {
             let names: Vec<String> = nodes.iter().map(|node| name(*node)).collect();
             names.join(", ")
@@ -103,7 +108,7 @@ impl DecommissionObstacle {
 }
 
 /// Assesses a region without one of its nodes. `voters` are those of the metadata.
-pub fn assess_decommission(
+pub(crate) fn assess_decommission(
     topology: &Topology,
     shards: u16,
     node: &NodeInfo,

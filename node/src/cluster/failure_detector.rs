@@ -41,7 +41,7 @@ const LIVENESS_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Number of recent clock samples of which the best counts.
 const MAX_CLOCK_SAMPLES: usize = 8;
 /// Maximum offset of a clock from the others.
-pub const MAX_CLOCK_OFFSET: Duration = Duration::from_millis(250);
+pub(crate) const MAX_CLOCK_OFFSET: Duration = Duration::from_millis(250);
 /// Grace period after a start: then a node without any pong trusts its clock, and one with few
 /// pongs judges by those.
 const STARTUP_GRACE_PERIOD: Duration = Duration::from_secs(5);

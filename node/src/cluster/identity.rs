@@ -42,7 +42,7 @@ pub struct Identity {
 }
 
 /// Number of a cluster's first region.
-pub const FIRST_REGION: u32 = 1;
+pub(super) const FIRST_REGION: u32 = 1;
 
 fn first_region() -> u32 {
     FIRST_REGION
@@ -256,7 +256,7 @@ impl Identity {
 }
 
 /// Replaces a file atomically and durably: a reader, or a crash, sees the old or the new content.
-pub fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace_file(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.new"));
     let mut file = File::create(&temporary)?;
     file.write_all(bytes)?;

@@ -70,7 +70,7 @@ pub enum JoinError {
 
 /// Nodes to ask for admission, and the request.
 #[derive(Clone, Debug)]
-pub struct JoinSettings {
+pub(crate) struct JoinSettings {
     /// Addresses of the nodes to ask.
     pub addresses: Vec<String>,
     /// Connects to the nodes.
@@ -89,7 +89,7 @@ impl JoinSettings {
 
 /// Joins the node of `identity`, stored in `dir`, to a cluster, and passes to `report` what it is
 /// waiting for. Returns the new identity and the members that the cluster reported.
-pub async fn join(
+pub(crate) async fn join(
     dir: &Path,
     mut identity: Identity,
     application: JoinSettings,
@@ -150,7 +150,7 @@ fn log_joined(identity: &Identity, by: &str, nodes: &[pb::Member]) {
 /// Checks a member that is configured to join: nothing is to be done if it belongs to that cluster,
 /// and it must not continue if it belongs to another one. Nodes that don't answer are ignored.
 /// Returns the members that the others reported, which the node's own metadata may lack.
-pub async fn check_membership(
+pub(crate) async fn check_membership(
     identity: &Identity,
     application: &JoinSettings,
 ) -> Result<Vec<pb::Member>, JoinError> {

@@ -27,17 +27,17 @@ mod joining;
 mod node_list;
 mod node_removal;
 mod peer_discovery;
-pub mod placement;
+pub(crate) mod placement;
 mod placement_controller;
 
-pub use admission::{Admission, Refresher};
-pub use consistency_check::{ConsistencyChecker, read_marker};
-pub use decommission::{
-    DecommissionObstacle, DecommissionOutlook, FaultTolerance, assess_decommission,
-};
-pub use failure_detector::{FailureDetector, MAX_CLOCK_OFFSET, NodeHealth};
-pub use identity::{Identity, IdentityError, RequestedIdentity, replace_file};
-pub use joining::{JoinError, JoinSettings, check_membership, join};
-pub use node_list::{ListedNode, NodeList};
-pub use node_removal::MembershipView;
-pub use placement_controller::{MetadataProposer, PlacementController, ProposalError};
+pub(crate) use admission::{Admission, Refresher};
+pub(crate) use consistency_check::{ConsistencyChecker, read_marker};
+pub(crate) use decommission::assess_decommission;
+pub(crate) use failure_detector::{FailureDetector, MAX_CLOCK_OFFSET};
+pub(crate) use identity::{Identity, IdentityError, RequestedIdentity, replace_file};
+pub(crate) use joining::{JoinError, JoinSettings, check_membership, join};
+#[cfg(test)]
+pub(crate) use node_list::ListedNode;
+pub(crate) use node_list::NodeList;
+pub(crate) use node_removal::MembershipView;
+pub(crate) use placement_controller::{MetadataProposer, PlacementController, ProposalError};

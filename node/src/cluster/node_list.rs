@@ -17,7 +17,7 @@ const NODE_LIST_FILE: &str = "nodes.json";
 
 /// Node in the list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListedNode {
+pub(crate) struct ListedNode {
     /// ID of the node.
     pub id: NodeId,
     /// Name of its region.
@@ -28,14 +28,14 @@ pub struct ListedNode {
 
 /// Nodes of the cluster, without removed ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeList {
+pub(crate) struct NodeList {
     /// Nodes in the order of their IDs.
     pub nodes: Vec<ListedNode>,
 }
 
 impl NodeList {
     /// Lists the nodes of a topology.
-    pub fn from_topology(topology: &Topology) -> Self {
+    pub(crate) fn from_topology(topology: &Topology) -> Self {
         let nodes = topology.nodes().iter();
         let members = nodes.filter(|node| node.state != NodeState::Removed);
         let list = members.map(|node| ListedNode {
@@ -49,12 +49,12 @@ impl NodeList {
     }
 
     /// Reads the list in `dir`; `None` if there is none that can be read.
-    pub fn read(dir: &Path) -> Option<Self> {
+    pub(crate) fn read(dir: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(dir.join(NODE_LIST_FILE)).ok()?).ok()
     }
 
     /// Stores the list in `dir`; blocks.
-    pub fn save(&self, dir: &Path) -> io::Result<()> {
+    pub(crate) fn save(&self, dir: &Path) -> io::Result<()> {
         replace_file(dir, NODE_LIST_FILE, &serde_json::to_vec_pretty(self)?)
     }
 }

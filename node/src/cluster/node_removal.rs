@@ -14,7 +14,7 @@ use crate::store::keys::GroupId;
 
 /// Groups of this node, and reports of the others about theirs.
 #[derive(Clone, Copy)]
-pub struct MembershipView<'a> {
+pub(crate) struct MembershipView<'a> {
     /// ID of this node.
     pub me: NodeId,
     /// Planned placement of everything.
@@ -31,7 +31,7 @@ impl MembershipView<'_> {
     /// Lists the groups that still need a node: those of which it is a member, or whose leader
     /// doesn't report the members. Every node is a member of the metadata, so there only its vote
     /// counts.
-    pub fn groups_needing(&self, node: &NodeInfo) -> Vec<GroupId> {
+    pub(crate) fn groups_needing(&self, node: &NodeInfo) -> Vec<GroupId> {
         let (voters, _) = self.meta.members();
         let is_voter = voters.contains(&node.id) || self.meta.is_changing();
         let meta = is_voter.then_some(GroupId::META);

@@ -38,7 +38,7 @@ const LEADER_STABLE_AFTER: Duration = Duration::from_secs(5);
 const VOTER_LOSS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Plans and carries out the placement of groups and their leaders.
-pub struct PlacementController {
+pub(crate) struct PlacementController {
     /// Identity of this node.
     pub identity: Identity,
     /// Registration of this node in the metadata.
@@ -69,7 +69,7 @@ pub struct PlacementController {
 
 /// Reason why a command to the metadata failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProposalError {
+pub(crate) struct ProposalError {
     /// Reason in words.
     pub reason: String,
     /// True if a retry would have the same result.
@@ -79,13 +79,13 @@ pub struct ProposalError {
 }
 
 /// Sends a command to the metadata's leader and waits for its result.
-pub type MetadataProposer =
+pub(crate) type MetadataProposer =
     Arc<dyn Fn(Command) -> BoxFuture<'static, Result<(), ProposalError>> + Send + Sync>;
 
 impl PlacementController {
     /// Runs until `stop`, or until this node is no longer a member. Returns the reason for the
     /// latter.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) -> Option<String> {
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) -> Option<String> {
         let run = async {
             let mut silent_since: HashMap<NodeId, Instant> = HashMap::new();
             let mut discovery = PeerDiscovery::default();
@@ -128,13 +128,14 @@ impl PlacementController {
     }
 
     /// Updates the addresses of the members, and forgets removed nodes.
-    pub fn update_peers(&self, topology: &Topology) {
+    pub(crate) fn update_peers(&self, topology: &Topology) {
         for node in topology.nodes() {
             if node.state == NodeState::Removed {
                 self.peers.remove(node.id);
             } else {
                 self.peers.set_address(node.id, &node.rpc);
-                let is_same_region = topology.region_name(node.region) == Some(&self.identity.region);
+                let is_same_region =
+                    topology.region_name(node.region) == Some(&self.identity.region);
                 self.peers.set_same_region(node.id, is_same_region);
             }
         }
@@ -154,7 +155,8 @@ impl PlacementController {
             };
             shard.set_placement(
                 is_hosted,
-                self.failure_detector.leader_of(shard.group().id(), is_same_region),
+                self.failure_detector
+                    .leader_of(shard.group().id(), is_same_region),
             );
             let group = shard.group();
             group.exclude_targets(self.failure_detector.damaged_replicas(group.id()));

@@ -26,7 +26,7 @@ pub(super) struct Backlog {
 
 impl Backlog {
     /// Starts to track a backlog detected at `now`.
-    pub fn new(now: Instant, sent_position: u64, written_position: u64) -> Self {
+    pub(super) fn new(now: Instant, sent_position: u64, written_position: u64) -> Self {
         Self {
             checked_at: now,
             sent_position,
@@ -37,7 +37,7 @@ impl Backlog {
 
     /// Returns whether sending yields to users' requests. `sent` and `written` are positions in the
     /// shard's history.
-    pub fn is_low_priority(&mut self, now: Instant, sent: u64, written: u64) -> bool {
+    pub(super) fn is_low_priority(&mut self, now: Instant, sent: u64, written: u64) -> bool {
         if now.saturating_duration_since(self.checked_at) >= CHECK_INTERVAL {
             let gained = sent.saturating_sub(self.sent_position);
             let grown = written.saturating_sub(self.written_position);

@@ -44,12 +44,14 @@ use crate::rpc::Peers;
 use crate::shard::ShardHandle;
 use crate::store::keys::GroupId;
 
-pub use retention_budget::{BudgetStage, RetentionBudget};
-pub use status::{ReplicationStatus, ShardReplication};
-pub use verify::{ComparisonVerdict, RangeDifference, RegionComparison, VerifyError};
+pub(crate) use retention_budget::{BudgetStage, RetentionBudget};
+pub(crate) use status::{ReplicationStatus, ShardReplication};
+#[cfg(test)]
+pub(crate) use verify::RangeDifference;
+pub(crate) use verify::{ComparisonVerdict, RegionComparison, VerifyError};
 
 /// Dependencies of the replication between regions.
-pub struct GeoReplication {
+pub(crate) struct GeoReplication {
     /// This region.
     pub local: pb::Peer,
     /// All shards of this node.
@@ -76,7 +78,7 @@ pub struct GeoReplication {
 
 impl GeoReplication {
     /// Controls the replication of all shards until `stop`.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         for (number, shard) in (0..).zip(&self.shards) {
             let controller = controller::run(self.clone(), number, shard.clone());

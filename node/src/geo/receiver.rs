@@ -20,7 +20,7 @@ const READAHEAD_CHUNKS: usize = 2;
 
 impl GeoReplication {
     /// Merges a batch of another region's changes. Batches are queued in the order of the calls.
-    pub fn handle_merge(&self, call: pb::MergeCall) -> BoxFuture<'static, reply::Body> {
+    pub(crate) fn handle_merge(&self, call: pb::MergeCall) -> BoxFuture<'static, reply::Body> {
         let outcome = match self.queue_merge(call) {
             Ok(QueuedMerge::UpToDate(cursor)) => {
                 return std::future::ready(merge_reply(true, cursor)).boxed();
@@ -94,7 +94,7 @@ impl GeoReplication {
     }
 
     /// Answers a joining region whether its changes are retained, and what the highest version is.
-    pub fn handle_peer_query(&self, query: &pb::PeerQuery) -> reply::Body {
+    pub(crate) fn handle_peer_query(&self, query: &pb::PeerQuery) -> reply::Body {
         let Some(shard) = self.shard(query.shard).filter(|shard| shard.is_leading()) else {
             return refuse(Reason::NotLeader, "this node does not lead the shard");
         };
@@ -110,7 +110,10 @@ impl GeoReplication {
 
     /// Takes another region's records of a removed region. Without records it only answers with the
     /// shard's progress.
-    pub fn handle_reconcile(&self, call: pb::ReconcileCall) -> BoxFuture<'static, reply::Body> {
+    pub(crate) fn handle_reconcile(
+        &self,
+        call: pb::ReconcileCall,
+    ) -> BoxFuture<'static, reply::Body> {
         let shard = self.shard(call.shard).filter(|shard| shard.is_leading());
         let (Some(shard), Some(reconcile)) = (shard.cloned(), call.reconcile) else {
             let refusal = refuse(Reason::NotLeader, "this node does not lead the shard");
@@ -141,7 +144,10 @@ impl GeoReplication {
     }
 
     /// Computes digests of a shard that this node leads.
-    pub fn handle_digest_query(&self, query: pb::DigestQuery) -> BoxFuture<'static, reply::Body> {
+    pub(crate) fn handle_digest_query(
+        &self,
+        query: pb::DigestQuery,
+    ) -> BoxFuture<'static, reply::Body> {
         let shard = self.shard(query.shard).filter(|shard| shard.is_serving());
         let permit = self.digest_permit.clone().try_acquire_owned();
         let (Some(shard), Ok(permit)) = (shard.cloned(), permit) else {
@@ -174,7 +180,10 @@ impl GeoReplication {
     }
 
     /// Streams all records of a shard to a region that joins.
-    pub fn start_bulk_copy(&self, request: &pb::BulkCopyRequest) -> Result<BulkCopyStream, Status> {
+    pub(crate) fn start_bulk_copy(
+        &self,
+        request: &pb::BulkCopyRequest,
+    ) -> Result<BulkCopyStream, Status> {
         let shard = self.shard(request.shard).filter(|shard| shard.is_serving());
         let shard =
             shard.ok_or_else(|| Status::unavailable("this node does not lead the shard"))?;

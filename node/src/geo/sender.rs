@@ -92,7 +92,7 @@ struct BatchAck {
 
 impl ChangeSender {
     /// Sends changes until dropped.
-    pub async fn run(self) {
+    pub(super) async fn run(self) {
         let mut backoff = RETRY_BACKOFF.0;
         loop {
             let started = Instant::now();

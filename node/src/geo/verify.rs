@@ -73,7 +73,7 @@ pub struct RangeDifference {
 pub enum VerifyError {
     /// The cluster has fewer shards.
     #[error("there is no such shard")]
-    NoSuchShard,
+    UnknownShard,
     /// The region has no leader of the shard, as far as this node knows.
     #[error(
         "region {0} has no leader of the shard, or none that this node knows: `cloudkv-node \
@@ -92,9 +92,9 @@ pub enum VerifyError {
 
 impl GeoReplication {
     /// Compares a shard in all serving regions.
-    pub async fn verify(&self, shard: u16) -> Result<RegionComparison, VerifyError> {
+    pub(crate) async fn verify(&self, shard: u16) -> Result<RegionComparison, VerifyError> {
         if self.shard(u32::from(shard)).is_none() {
-            return Err(VerifyError::NoSuchShard);
+            return Err(VerifyError::UnknownShard);
         }
         let topology = self.catalog.topology();
         let regions = topology.all_regions().iter();

@@ -60,7 +60,7 @@ impl Bucket {
 
 /// Account with its buckets.
 #[derive(Clone, Debug, Default)]
-pub struct Account {
+pub(super) struct Account {
     /// Stored row.
     pub row: pb::Account,
     /// Buckets in the order of their creation, without those that are being dropped.

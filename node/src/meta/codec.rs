@@ -26,7 +26,7 @@ pub enum ResponseDecodeError {
 }
 
 /// Encodes a response.
-pub fn to_pb(response: &CommandResult) -> pb::MetaResponse {
+pub(crate) fn to_pb(response: &CommandResult) -> pb::MetaResponse {
     let kind = match response {
         Ok(()) => Answer::Done(true),
         Err(refusal) => Answer::Refused((*refusal).into()),
@@ -35,7 +35,7 @@ pub fn to_pb(response: &CommandResult) -> pb::MetaResponse {
 }
 
 /// Decodes a response.
-pub fn from_pb(response: pb::MetaResponse) -> Result<CommandResult, ResponseDecodeError> {
+pub(crate) fn from_pb(response: pb::MetaResponse) -> Result<CommandResult, ResponseDecodeError> {
     match response.kind {
         Some(Answer::Done(true)) => Ok(Ok(())),
         Some(Answer::Refused(refused)) => refused.try_into().map(Err),

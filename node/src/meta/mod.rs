@@ -22,7 +22,7 @@ mod bootstrap;
 mod buckets;
 mod catalog;
 mod cluster_view;
-pub mod codec;
+pub(crate) mod codec;
 mod load;
 mod node_refusal;
 mod nodes;
@@ -38,15 +38,16 @@ mod topology;
 mod topology_tests;
 mod usage;
 
-pub use buckets::CommandRefusal;
-pub use catalog::{Bucket, Catalog};
-pub use node_refusal::NodeRefusal;
-pub use nodes::NODE_NAMES_LEVEL;
-pub use plans::{
-    BYTE_LIMITS_LEVEL, BucketLimits, MAX_KEY_BYTES, MAX_VALUE_BYTES, PlanTerms, access_to_pb,
-    default_plans, plan_to_pb,
+pub(crate) use buckets::CommandRefusal;
+pub(crate) use catalog::{Bucket, Catalog};
+pub(crate) use node_refusal::NodeRefusal;
+pub(crate) use nodes::NODE_NAMES_LEVEL;
+#[cfg(test)]
+pub(crate) use plans::BucketLimits;
+pub(crate) use plans::{
+    BYTE_LIMITS_LEVEL, MAX_KEY_BYTES, MAX_VALUE_BYTES, PlanTerms, access_to_pb, default_plans,
+    plan_to_pb,
 };
-pub use regions::REGION_REMOVAL_LEVEL;
-pub use state::{CommandResult, MAX_FEATURE_LEVEL, Meta, MetaState};
-pub use topology::{NodeInfo, NodeState, Placement, RegionInfo, Topology};
-pub use usage::BucketUsage;
+pub(crate) use regions::REGION_REMOVAL_LEVEL;
+pub(crate) use state::{CommandResult, MAX_FEATURE_LEVEL, Meta, MetaState};
+pub(crate) use topology::{NodeInfo, NodeState, Placement, RegionInfo, Topology};

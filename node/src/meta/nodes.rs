@@ -16,7 +16,7 @@ use crate::types::Nanos;
 /// Maximum length of an address, version or name, in bytes.
 const MAX_TEXT_BYTES: usize = 255;
 /// First feature level at which the names and removal times of nodes are stored.
-pub const NODE_NAMES_LEVEL: u32 = 5;
+pub(crate) const NODE_NAMES_LEVEL: u32 = 5;
 /// Result of a command on nodes.
 pub(super) type NodeResponse = Result<(), NodeRefusal>;
 

@@ -7,13 +7,13 @@ use cloudkv_proto::v1 as pb;
 use crate::types::{Access, Plan};
 
 /// Maximum size of a key in any plan, in bytes.
-pub const MAX_KEY_BYTES: u32 = 1024;
+pub(crate) const MAX_KEY_BYTES: u32 = 1024;
 /// Maximum size of a value in any plan, in bytes.
-pub const MAX_VALUE_BYTES: u32 = 1 << 20;
+pub(crate) const MAX_VALUE_BYTES: u32 = 1 << 20;
 
 /// First feature level of the metadata at which plans limit the bytes of a bucket: a node below it
 /// would drop that limit from its rows.
-pub const BYTE_LIMITS_LEVEL: u32 = 5;
+pub(crate) const BYTE_LIMITS_LEVEL: u32 = 5;
 
 /// Limits of a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl PlanTerms {
 }
 
 /// Creates the plans of a new cluster, with the numbers of the public price list.
-pub fn default_plans() -> Vec<pb::PlanLimits> {
+pub(crate) fn default_plans() -> Vec<pb::PlanLimits> {
     use pb::Access::{Protected, Public, PublicRead};
     let plan = |plan, buckets, keys, value_bytes, access: &[pb::Access]| pb::PlanLimits {
         plan: plan_to_pb(plan).into(),
@@ -90,7 +90,7 @@ pub(super) fn plan_from_pb(plan: pb::Plan) -> Option<Plan> {
 }
 
 /// Converts a plan for use in commands.
-pub fn plan_to_pb(plan: Plan) -> pb::Plan {
+pub(crate) fn plan_to_pb(plan: Plan) -> pb::Plan {
     match plan {
         Plan::Free => pb::Plan::Free,
         Plan::Pro => pb::Plan::Pro,
@@ -108,7 +108,7 @@ pub(super) fn access_from_pb(access: pb::Access) -> Option<Access> {
 }
 
 /// Converts an access mode for use in commands.
-pub fn access_to_pb(access: Access) -> pb::Access {
+pub(crate) fn access_to_pb(access: Access) -> pb::Access {
     match access {
         Access::Public => pb::Access::Public,
         Access::PublicRead => pb::Access::PublicRead,

@@ -16,7 +16,7 @@ use crate::store::RowBatch;
 use crate::types::Nanos;
 
 /// First feature level of the metadata at which shards support the removal of a region.
-pub const REGION_REMOVAL_LEVEL: u32 = 4;
+pub(crate) const REGION_REMOVAL_LEVEL: u32 = 4;
 /// Maximum length of a region's name, in bytes.
 const MAX_NAME_BYTES: usize = 63;
 

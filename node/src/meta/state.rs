@@ -23,7 +23,7 @@ use crate::store::{RowBatch, StateDb, StoreError};
 use crate::types::{AccountId, BucketId, Plan};
 
 /// Highest feature level that this version supports.
-pub const MAX_FEATURE_LEVEL: u32 = 5;
+pub(crate) const MAX_FEATURE_LEVEL: u32 = 5;
 
 /// The metadata state machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +38,7 @@ impl StateMachine for Meta {
 }
 
 /// Result of a command.
-pub type CommandResult = Result<(), CommandRefusal>;
+pub(crate) type CommandResult = Result<(), CommandRefusal>;
 
 /// Metadata state on this node.
 pub struct MetaState {

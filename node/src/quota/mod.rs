@@ -20,12 +20,12 @@ use tokio::sync::Notify;
 
 use crate::raft::NodeId;
 
-pub use self::byte_quota::ByteQuota;
-pub use self::usage_survey::{GrantDecision, UsageSurvey};
+pub(crate) use self::byte_quota::ByteQuota;
+pub(crate) use self::usage_survey::{GrantDecision, UsageSurvey};
 
 /// Maximum age of a grant on arrival: an older one is not used. It is less than the part of the
 /// followers' promise that a Raft lease leaves out.
-pub const GRANT_TIMEOUT: Duration = Duration::from_millis(100);
+pub(crate) const GRANT_TIMEOUT: Duration = Duration::from_millis(100);
 /// Time after which a node's reported lease includes a grant, if the node uses it. The rates of
 /// monotonic clocks may differ by much less than this exceeds [`GRANT_TIMEOUT`].
 const GRANT_CONFIRM_TIMEOUT: Duration = Duration::from_millis(200);
@@ -125,7 +125,7 @@ pub struct QuotaLease {
 
 /// Result of a request for more quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QuotaDemand {
+pub(crate) enum QuotaDemand {
     /// Quota is available again.
     Granted,
     /// Writes in progress have reserved all of it, or may have: wait for one to end.

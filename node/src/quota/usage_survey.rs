@@ -8,7 +8,7 @@ use crate::raft::NodeId;
 /// for their numbers of keys afterwards, so that a write which ended in between is counted twice
 /// rather than not at all.
 #[derive(Clone, Debug, Default)]
-pub struct UsageSurvey {
+pub(crate) struct UsageSurvey {
     /// Nodes that reported their leases.
     pub reported: BTreeSet<NodeId>,
     /// Number of keys in these leases, and in grants that may be in flight.
@@ -21,7 +21,7 @@ pub struct UsageSurvey {
 
 /// Decision on a request for quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GrantDecision {
+pub(crate) enum GrantDecision {
     /// Quota for this number of keys can be granted.
     Block(u64),
     /// Nothing can be granted yet: quota that isn't used for a key is leased, or may be.
@@ -32,7 +32,7 @@ pub enum GrantDecision {
 
 impl UsageSurvey {
     /// Decides what may be granted at once: one of `parts` parts of the limit, if that is left.
-    pub fn decide_grant(&self, limit: u64, parts: u64) -> GrantDecision {
+    pub(crate) fn decide_grant(&self, limit: u64, parts: u64) -> GrantDecision {
         if self.keys >= limit {
             return GrantDecision::Full;
         }

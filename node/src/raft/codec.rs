@@ -36,14 +36,14 @@ fn decode_error(error: prost::DecodeError) -> io::Error {
 }
 
 /// Encodes an entry.
-pub fn encode_entry<M: StateMachine>(entry: &Entry<M>) -> Vec<u8> {
+pub(super) fn encode_entry<M: StateMachine>(entry: &Entry<M>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(entry_len(entry));
     write_entry::<M>(entry, &mut bytes);
     bytes
 }
 
 /// Encoded size of an entry in bytes: exact for commands, approximate for others.
-pub fn entry_len<M: StateMachine>(entry: &Entry<M>) -> usize {
+pub(super) fn entry_len<M: StateMachine>(entry: &Entry<M>) -> usize {
     let payload = match &entry.payload {
         EntryPayload::Blank => 0,
         EntryPayload::Normal(command) => command.bytes().len(),
@@ -53,7 +53,7 @@ pub fn entry_len<M: StateMachine>(entry: &Entry<M>) -> usize {
 }
 
 /// Appends an encoded entry to `bytes`.
-pub fn write_entry<M: StateMachine>(entry: &Entry<M>, bytes: &mut Vec<u8>) {
+pub(super) fn write_entry<M: StateMachine>(entry: &Entry<M>, bytes: &mut Vec<u8>) {
     let kind = match &entry.payload {
         EntryPayload::Blank => KIND_BLANK,
         EntryPayload::Normal(_) => KIND_COMMAND,
@@ -71,7 +71,7 @@ pub fn write_entry<M: StateMachine>(entry: &Entry<M>, bytes: &mut Vec<u8>) {
 }
 
 /// Decodes an entry, whose values share `bytes`.
-pub fn decode_entry<M: StateMachine>(mut bytes: Bytes) -> io::Result<Entry<M>> {
+pub(super) fn decode_entry<M: StateMachine>(mut bytes: Bytes) -> io::Result<Entry<M>> {
     if bytes.len() < HEADER_BYTES {
         return Err(invalid("decode log entry: shorter than its header"));
     }
@@ -95,7 +95,7 @@ pub fn decode_entry<M: StateMachine>(mut bytes: Bytes) -> io::Result<Entry<M>> {
 }
 
 /// Decodes the position of an entry, without its payload.
-pub fn entry_log_id(mut bytes: Bytes) -> io::Result<LogId> {
+pub(super) fn entry_log_id(mut bytes: Bytes) -> io::Result<LogId> {
     if bytes.len() < HEADER_BYTES {
         return Err(invalid("decode log entry: shorter than its header"));
     }
@@ -104,24 +104,24 @@ pub fn entry_log_id(mut bytes: Bytes) -> io::Result<LogId> {
 }
 
 /// Builds a position.
-pub fn log_id(term: u64, index: u64) -> LogId {
+pub(super) fn log_id(term: u64, index: u64) -> LogId {
     LogId::new(CommittedLeaderId::new(term), index)
 }
 
 /// Encodes a position.
-pub fn encode_log_id(log_id: &LogId) -> Vec<u8> {
+pub(super) fn encode_log_id(log_id: &LogId) -> Vec<u8> {
     log_id_to_pb(log_id).encode_to_vec()
 }
 
 /// Decodes a position.
-pub fn decode_log_id(bytes: Bytes) -> io::Result<LogId> {
+pub(super) fn decode_log_id(bytes: Bytes) -> io::Result<LogId> {
     pb::LogId::decode(bytes)
         .map(|id| log_id(id.term, id.index))
         .map_err(decode_error)
 }
 
 /// Converts a position to its message.
-pub fn log_id_to_pb(log_id: &LogId) -> pb::LogId {
+pub(super) fn log_id_to_pb(log_id: &LogId) -> pb::LogId {
     pb::LogId {
         term: log_id.leader_id.term,
         index: log_id.index,
@@ -129,12 +129,12 @@ pub fn log_id_to_pb(log_id: &LogId) -> pb::LogId {
 }
 
 /// Converts a position from its message.
-pub fn log_id_from_pb(id: pb::LogId) -> LogId {
+pub(super) fn log_id_from_pb(id: pb::LogId) -> LogId {
     log_id(id.term, id.index)
 }
 
 /// Converts a vote to its message.
-pub fn vote_to_pb(vote: &Vote) -> pb::Vote {
+pub(super) fn vote_to_pb(vote: &Vote) -> pb::Vote {
     let leader = &vote.leader_id;
     pb::Vote {
         term: leader.term,
@@ -144,7 +144,7 @@ pub fn vote_to_pb(vote: &Vote) -> pb::Vote {
 }
 
 /// Converts a vote from its message.
-pub fn vote_from_pb(vote: pb::Vote) -> Vote {
+pub(super) fn vote_from_pb(vote: pb::Vote) -> Vote {
     Vote {
         leader_id: RaftLeaderId::new(vote.term, vote.candidate),
         committed: vote.committed,
@@ -152,18 +152,18 @@ pub fn vote_from_pb(vote: pb::Vote) -> Vote {
 }
 
 /// Encodes a vote.
-pub fn encode_vote(vote: &Vote) -> Vec<u8> {
+pub(super) fn encode_vote(vote: &Vote) -> Vec<u8> {
     vote_to_pb(vote).encode_to_vec()
 }
 
 /// Decodes a vote.
-pub fn decode_vote(bytes: Bytes) -> io::Result<Vote> {
+pub(super) fn decode_vote(bytes: Bytes) -> io::Result<Vote> {
     let vote = pb::Vote::decode(bytes).map_err(decode_error)?;
     Ok(vote_from_pb(vote))
 }
 
 /// Encodes a membership and its position.
-pub fn encode_membership(stored: &StoredMembership) -> Vec<u8> {
+pub(super) fn encode_membership(stored: &StoredMembership) -> Vec<u8> {
     let stored = pb::StoredMembership {
         log_id: stored.log_id().as_ref().map(log_id_to_pb),
         membership: Some(membership_to_pb(stored.membership())),
@@ -172,12 +172,14 @@ pub fn encode_membership(stored: &StoredMembership) -> Vec<u8> {
 }
 
 /// Decodes a membership and its position.
-pub fn decode_membership(bytes: Bytes) -> io::Result<StoredMembership> {
+pub(super) fn decode_membership(bytes: Bytes) -> io::Result<StoredMembership> {
     stored_membership_from_pb(pb::StoredMembership::decode(bytes).map_err(decode_error)?)
 }
 
 /// Converts a membership and its position from their message.
-pub fn stored_membership_from_pb(stored: pb::StoredMembership) -> io::Result<StoredMembership> {
+pub(super) fn stored_membership_from_pb(
+    stored: pb::StoredMembership,
+) -> io::Result<StoredMembership> {
     let log_id = stored.log_id.map(log_id_from_pb);
     let membership = membership_from_pb(stored.membership.unwrap_or_default())?;
     Ok(StoredMembership::new(log_id, membership))

@@ -16,7 +16,7 @@ const UNKNOWN_INDEX: u64 = u64::MAX;
 
 /// Bound that a replica must have applied before it may be read.
 #[derive(Debug)]
-pub struct Freshness {
+pub(super) struct Freshness {
     /// Index of an entry.
     min_applied_index: AtomicU64,
 }
@@ -31,12 +31,12 @@ impl Default for Freshness {
 
 impl Freshness {
     /// Returns whether no leader has announced its commit index yet.
-    pub fn is_unknown(&self) -> bool {
+    pub(super) fn is_unknown(&self) -> bool {
         self.min_applied_index.load(Ordering::Acquire) == UNKNOWN_INDEX
     }
 
     /// Records that the leader of `term` has committed the entry of this term and index.
-    pub fn record_commit(&self, term: u64, (commit_term, commit_index): (u64, u64)) {
+    pub(super) fn record_commit(&self, term: u64, (commit_term, commit_index): (u64, u64)) {
         if commit_term == term {
             let (old, new) = (UNKNOWN_INDEX, commit_index);
             // Fails if another call has set it.
@@ -48,13 +48,13 @@ impl Freshness {
     }
 
     /// Starts over, after the replica received nothing for some time.
-    pub fn reset(&self) {
+    pub(super) fn reset(&self) {
         self.min_applied_index
             .store(UNKNOWN_INDEX, Ordering::Release);
     }
 
     /// Returns whether the replica has applied everything that it must have.
-    pub fn is_fresh(&self, progress: &ApplyProgress) -> bool {
+    pub(super) fn is_fresh(&self, progress: &ApplyProgress) -> bool {
         let floor = self.min_applied_index.load(Ordering::Acquire);
         floor != UNKNOWN_INDEX && progress.applied_index() >= floor
     }

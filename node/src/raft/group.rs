@@ -73,7 +73,7 @@ pub struct GroupSettings {
 }
 
 /// Result of a proposal, passed to its callback.
-pub type ProposalResult<M> = Result<<M as StateMachine>::CommandResult, ProposeError>;
+pub(crate) type ProposalResult<M> = Result<<M as StateMachine>::CommandResult, ProposeError>;
 
 /// Error of a proposal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

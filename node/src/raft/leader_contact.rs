@@ -30,7 +30,7 @@ pub(super) struct LeaderContact {
 impl LeaderContact {
     /// Creates a tracker without contact. Contact is lost after `timeout` without a message of the
     /// leader.
-    pub fn new(timeout: Duration) -> Self {
+    pub(super) fn new(timeout: Duration) -> Self {
         Self {
             start: Instant::now(),
             timeout,
@@ -42,7 +42,7 @@ impl LeaderContact {
 
     /// Records a message of the leader of `term`, which has committed the entry of this term and
     /// index.
-    pub fn record_append(&self, term: u64, commit: Option<(u64, u64)>) {
+    pub(super) fn record_append(&self, term: u64, commit: Option<(u64, u64)>) {
         let now = self.nanos_at(Instant::now());
         let last = self.last_contact.fetch_max(now, Ordering::AcqRel);
         let limit = u64::try_from(self.timeout.as_nanos()).unwrap_or(u64::MAX);
@@ -60,39 +60,39 @@ impl LeaderContact {
     }
 
     /// Records that this node led at `at`: a majority has acknowledged a message sent then.
-    pub fn record_quorum_ack(&self, at: Instant) {
+    pub(super) fn record_quorum_ack(&self, at: Instant) {
         self.last_contact
             .fetch_max(self.nanos_at(at), Ordering::AcqRel);
         self.catch_up_index.store(0, Ordering::Release);
     }
 
     /// Records that another node is now known as the leader, or none.
-    pub fn record_leader_change(&self) {
+    pub(super) fn record_leader_change(&self) {
         self.leader_since
             .store(self.nanos_at(Instant::now()), Ordering::Release);
     }
 
     /// Time since the known leader last changed.
-    pub fn leader_age(&self) -> Duration {
+    pub(super) fn leader_age(&self) -> Duration {
         let since = self.start + Duration::from_nanos(self.leader_since.load(Ordering::Acquire));
         since.elapsed()
     }
 
     /// Returns whether a leader was in contact within the timeout.
-    pub fn is_recent(&self) -> bool {
+    pub(super) fn is_recent(&self) -> bool {
         self.since_last_contact()
             .is_some_and(|elapsed| elapsed < self.timeout)
     }
 
     /// Time since the last contact with a leader; `None` if there was none since the start.
-    pub fn since_last_contact(&self) -> Option<Duration> {
+    pub(super) fn since_last_contact(&self) -> Option<Duration> {
         let last = self.last_contact.load(Ordering::Acquire);
         (last > 0).then(|| (self.start + Duration::from_nanos(last)).elapsed())
     }
 
     /// Number of entries that this replica lacks of those committed when contact began; `None`
     /// while no leader has announced its commit index.
-    pub fn catch_up_lag(&self, progress: &ApplyProgress) -> Option<u64> {
+    pub(super) fn catch_up_lag(&self, progress: &ApplyProgress) -> Option<u64> {
         let floor = self.catch_up_index.load(Ordering::Acquire);
         (floor != UNKNOWN_INDEX).then(|| floor.saturating_sub(progress.applied_index()))
     }

@@ -26,7 +26,7 @@ const NO_EXPIRY: u64 = u64::MAX;
 
 /// Read lease of one group on this node.
 #[derive(Debug)]
-pub struct Lease {
+pub(crate) struct Lease {
     start: Instant,
     /// Term that this node leads; 0: none.
     term: AtomicU64,
@@ -67,7 +67,7 @@ impl Default for Lease {
 
 impl Lease {
     /// Returns whether a read that begins now may be answered from the state.
-    pub fn is_valid(&self, progress: &ApplyProgress) -> bool {
+    pub(crate) fn is_valid(&self, progress: &ApplyProgress) -> bool {
         let term = self.term.load(Ordering::Acquire);
         let until = self.expires_at.load(Ordering::Acquire);
         term != 0
@@ -131,12 +131,12 @@ impl Lease {
     }
 
     /// Time for which this node has led without interruption, at least, if it leads.
-    pub fn led_for(&self) -> Duration {
+    pub(crate) fn led_for(&self) -> Duration {
         self.led_since().elapsed()
     }
 
     /// Start of this node's leadership in its term, if it leads. It led already then.
-    pub fn led_since(&self) -> Instant {
+    pub(crate) fn led_since(&self) -> Instant {
         self.start + Duration::from_nanos(self.leader_since.load(Ordering::Acquire))
     }
 
@@ -154,12 +154,12 @@ impl Lease {
     }
 
     /// Closes `term` and all earlier ones: no read is answered in them again.
-    pub fn close_term(&self, term: u64) {
+    pub(crate) fn close_term(&self, term: u64) {
         self.closed_term.fetch_max(term, Ordering::AcqRel);
     }
 
     /// Closes all terms: no read is answered again.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.close_term(u64::MAX);
     }
 

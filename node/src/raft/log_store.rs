@@ -28,7 +28,7 @@ use crate::store::keys::GroupId;
 const MAX_READ_BYTES: usize = 256 << 10;
 
 /// Log of one group. Cheap to clone; all clones are the same log.
-pub struct LogStore<M: StateMachine> {
+pub(super) struct LogStore<M: StateMachine> {
     inner: Arc<SharedLog<M>>,
     /// Set for a reader: number of truncations of the log when it was created.
     truncations: Option<u64>,
@@ -125,7 +125,11 @@ impl<M: StateMachine> EntryCache<M> {
 
 impl<M: StateMachine> LogStore<M> {
     /// Opens the log of `group`, which keeps up to `cache_bytes` of its newest entries in memory.
-    pub fn open(engine: Arc<Engine>, group: GroupId, cache_bytes: usize) -> io::Result<Self> {
+    pub(super) fn open(
+        engine: Arc<Engine>,
+        group: GroupId,
+        cache_bytes: usize,
+    ) -> io::Result<Self> {
         let purged = engine.log.purged(group).map(codec::decode_log_id);
         let purged = purged.transpose()?.map_or(0, |id| id.index);
         let committed = engine.log.committed(group).map(codec::decode_log_id);
@@ -150,7 +154,7 @@ impl<M: StateMachine> LogStore<M> {
     }
 
     /// Index up to which the log was purged; 0 if it wasn't.
-    pub fn purged_index(&self) -> u64 {
+    pub(super) fn purged_index(&self) -> u64 {
         self.inner.purged.load(Ordering::Relaxed)
     }
 
@@ -207,7 +211,7 @@ impl<M: StateMachine> LogStore<M> {
     }
 
     /// Index of the first of the newest entries, as many as fit both bounds.
-    pub fn first_retained(&self, entries: usize, bytes: u64) -> Option<u64> {
+    pub(super) fn first_retained(&self, entries: usize, bytes: u64) -> Option<u64> {
         let inner = &self.inner;
         inner.engine.log.first_within(inner.group, entries, bytes)
     }

@@ -59,13 +59,10 @@ mod snapshot_sender_tests;
 #[cfg(test)]
 mod storage_tests;
 
-pub use group::{Group, GroupSettings, GroupStatus, ProposalResult, ProposeError};
-pub use lease::Lease;
-pub use log_retention::LogRetention;
-pub use membership::{MembershipStep, TargetMembership};
-pub use raft_member::{RaftMember, not_here_reply};
-pub use replica::ApplyProgress;
-pub use snapshot_transfers::{
+pub(crate) use group::{Group, GroupSettings, GroupStatus, ProposalResult, ProposeError};
+pub(crate) use membership::{MembershipStep, TargetMembership};
+pub(crate) use raft_member::{RaftMember, not_here_reply};
+pub(crate) use snapshot_transfers::{
     SnapshotSettings, SnapshotTransfers, TransferDirection, TransferStatus,
 };
-pub use types::{Command, MachineState, NodeId, StateMachine};
+pub(crate) use types::{MachineState, NodeId, StateMachine};

@@ -48,7 +48,7 @@ const SNAPSHOT_BACKOFF: Duration = Duration::from_millis(500);
 
 /// Creates clients of a group's other members.
 #[derive(Clone)]
-pub struct NetworkFactory {
+pub(super) struct NetworkFactory {
     peers: Arc<Peers>,
     group: GroupId,
     append_timeout: Duration,
@@ -104,7 +104,7 @@ impl<M: StateMachine> RaftNetworkFactory<TypeConfig<M>> for NetworkFactory {
 }
 
 /// Client of one member, for the machine's group.
-pub struct MemberClient<M> {
+pub(super) struct MemberClient<M> {
     network: NetworkFactory,
     target: NodeId,
     machine: PhantomData<M>,

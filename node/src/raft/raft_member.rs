@@ -55,7 +55,7 @@ pub trait RaftMember: Send + Sync + 'static {
 }
 
 /// Builds a refusal: nothing was done.
-pub fn not_here_reply(message: impl Into<String>) -> reply::Body {
+pub(crate) fn not_here_reply(message: impl Into<String>) -> reply::Body {
     reply::Body::Refused(pb::Refused {
         reason: pb::refused::Reason::NotHere.into(),
         message: message.into(),

@@ -85,7 +85,7 @@ struct RepairContext {
 }
 
 impl Repair {
-    pub fn new(last_written: Option<LogId>) -> Self {
+    pub(super) fn new(last_written: Option<LogId>) -> Self {
         Self {
             context: None,
             last_written,
@@ -93,11 +93,11 @@ impl Repair {
         }
     }
 
-    pub fn skipped_to(&self) -> Option<LogId> {
+    pub(super) fn skipped_to(&self) -> Option<LogId> {
         self.skipped_to
     }
 
-    pub fn record_written(&mut self, at: LogId) {
+    pub(super) fn record_written(&mut self, at: LogId) {
         self.last_written = Some(at);
     }
 }

@@ -106,7 +106,7 @@ impl Drop for WaiterGuard<'_> {
 }
 
 /// Replica of a group on this node.
-pub struct Replica<M: StateMachine> {
+pub(super) struct Replica<M: StateMachine> {
     pub(super) db: StateDb,
     pub(super) log: LogStore<M>,
     pub(super) rows: Rows,
@@ -126,7 +126,7 @@ pub(super) type PendingResponse<M> = (
 impl<M: StateMachine> Replica<M> {
     /// Opens the replica of `group`, whose log is `log`; `open` reads its state from the rows it is
     /// given.
-    pub fn open(
+    pub(super) fn open(
         db: StateDb,
         log: LogStore<M>,
         group: GroupId,
@@ -153,7 +153,7 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// Progress of applying entries.
-    pub fn progress(&self) -> Arc<ApplyProgress> {
+    pub(super) fn progress(&self) -> Arc<ApplyProgress> {
         self.progress.clone()
     }
 
@@ -257,7 +257,7 @@ pub(super) fn read_position(
 }
 
 /// Index of the last entry whose effects are flushed: a crash doesn't lose them.
-pub fn persisted_index(db: &StateDb, group: GroupId) -> io::Result<Option<u64>> {
+pub(super) fn persisted_index(db: &StateDb, group: GroupId) -> io::Result<Option<u64>> {
     let rows = snapshot::persisted_rows(db, group)?;
     let applied = db.get_persisted(&rows.single(RowKind::Applied))?;
     Ok(applied

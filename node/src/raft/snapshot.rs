@@ -41,7 +41,7 @@ const MAX_READAHEAD_CHUNKS: usize = 2;
 
 /// A snapshot of a group's state.
 #[derive(Clone)]
-pub struct SnapshotData {
+pub(super) struct SnapshotData {
     db: StateDb,
     rows: Rows,
     is_received: bool,
@@ -311,7 +311,7 @@ pub(super) fn write_chunk(
 }
 
 /// Builds snapshots, which copies nothing: see the module.
-pub struct SnapshotBuilder {
+pub(super) struct SnapshotBuilder {
     pub(super) meta: SnapshotMeta<CommittedLeaderId, NodeId, BasicNode>,
     pub(super) data: SnapshotData,
 }
@@ -330,12 +330,12 @@ impl<M: StateMachine> RaftSnapshotBuilder<TypeConfig<M>> for SnapshotBuilder {
 }
 
 /// Returns the group's current generation.
-pub fn current_rows(db: &StateDb, group: GroupId) -> Result<Rows, StoreError> {
+pub(super) fn current_rows(db: &StateDb, group: GroupId) -> Result<Rows, StoreError> {
     decode_pointer(group, db.get(&pointer_key(group))?)
 }
 
 /// Returns the group's generation that a crash would leave as the current one.
-pub fn persisted_rows(db: &StateDb, group: GroupId) -> Result<Rows, StoreError> {
+pub(super) fn persisted_rows(db: &StateDb, group: GroupId) -> Result<Rows, StoreError> {
     decode_pointer(group, db.get_persisted(&pointer_key(group))?)
 }
 
@@ -390,13 +390,13 @@ fn copy_rows(db: &StateDb, new: Rows, data: &SnapshotData) -> io::Result<Rows> {
 }
 
 /// Removes all rows of a generation that isn't the current one. Blocks.
-pub fn remove_generation(db: &StateDb, rows: Rows) -> Result<(), StoreError> {
+pub(super) fn remove_generation(db: &StateDb, rows: Rows) -> Result<(), StoreError> {
     db.remove_ranges(&[rows.bounds()])
 }
 
 /// Removes all rows of other generations than the current one, left by crashes and failed
 /// snapshots. Blocks.
-pub fn remove_leftovers(db: &StateDb, current: Rows) -> Result<(), StoreError> {
+pub(super) fn remove_leftovers(db: &StateDb, current: Rows) -> Result<(), StoreError> {
     let mut next = Some(1);
     while let Some(from) = next {
         let first = match first_generation(db, current.group(), from) {

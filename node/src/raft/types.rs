@@ -16,7 +16,7 @@ use crate::store::keys::Rows;
 use crate::store::{RowBatch, StoreError};
 
 /// Number of a node, assigned once when it joins a cluster.
-pub type NodeId = u64;
+pub(crate) type NodeId = u64;
 
 /// A replicated state machine, described by its types.
 pub trait StateMachine:
@@ -70,7 +70,7 @@ pub trait MachineState<M: StateMachine>: Send + Sync + 'static {
 
 /// A command as openraft carries it: encoded once, and shared, not copied, between the log, its
 /// cache, other members and apply.
-pub struct Command<M: StateMachine>(Arc<EncodedCommand<M>>);
+pub(crate) struct Command<M: StateMachine>(Arc<EncodedCommand<M>>);
 
 struct EncodedCommand<M: StateMachine> {
     command: M::Command,
@@ -79,24 +79,24 @@ struct EncodedCommand<M: StateMachine> {
 
 impl<M: StateMachine> Command<M> {
     /// Encodes a command.
-    pub fn new(command: M::Command) -> Self {
+    pub(crate) fn new(command: M::Command) -> Self {
         let bytes = command.encode_to_vec().into();
         Self(Arc::new(EncodedCommand { command, bytes }))
     }
 
     /// Decodes a command, whose values share `bytes`.
-    pub fn decode(bytes: Bytes) -> Result<Self, prost::DecodeError> {
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, prost::DecodeError> {
         let command = M::Command::decode(bytes.clone())?;
         Ok(Self(Arc::new(EncodedCommand { command, bytes })))
     }
 
     /// Returns the command.
-    pub fn get(&self) -> &M::Command {
+    pub(crate) fn get(&self) -> &M::Command {
         &self.0.command
     }
 
     /// Returns the encoded command.
-    pub fn bytes(&self) -> &Bytes {
+    pub(crate) fn bytes(&self) -> &Bytes {
         &self.0.bytes
     }
 }
@@ -122,7 +122,7 @@ impl<M: StateMachine> fmt::Display for Command<M> {
 
 /// openraft's type configuration for a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TypeConfig<M: StateMachine>(PhantomData<M>);
+pub(super) struct TypeConfig<M: StateMachine>(PhantomData<M>);
 
 impl<M: StateMachine> RaftTypeConfig for TypeConfig<M> {
     type D = Command<M>;
@@ -147,23 +147,24 @@ impl<M: StateMachine> RaftTypeConfig for TypeConfig<M> {
 }
 
 /// Leader of a committed entry: its term.
-pub type CommittedLeaderId = leader_id_std::CommittedLeaderId<u64>;
+pub(super) type CommittedLeaderId = leader_id_std::CommittedLeaderId<u64>;
 /// Position of an entry in a log: its term and index.
-pub type LogId = openraft::LogId<CommittedLeaderId>;
+pub(super) type LogId = openraft::LogId<CommittedLeaderId>;
 /// A vote of a node in a term.
-pub type Vote = openraft::Vote<LeaderId<u64, NodeId>>;
+pub(super) type Vote = openraft::Vote<LeaderId<u64, NodeId>>;
 /// Voters and learners of a group.
-pub type Membership = openraft::Membership<NodeId, BasicNode>;
+pub(super) type Membership = openraft::Membership<NodeId, BasicNode>;
 /// Voters and learners, with the position of the entry that holds them.
-pub type StoredMembership = openraft::StoredMembership<CommittedLeaderId, NodeId, BasicNode>;
+pub(super) type StoredMembership = openraft::StoredMembership<CommittedLeaderId, NodeId, BasicNode>;
 /// Payload of an entry.
-pub type Payload<M> = openraft::EntryPayload<Command<M>, NodeId, BasicNode>;
+pub(super) type Payload<M> = openraft::EntryPayload<Command<M>, NodeId, BasicNode>;
 /// An entry of a log.
-pub type Entry<M> = openraft::Entry<<LeaderId<u64, NodeId> as RaftLeaderId>::Committed, Payload<M>>;
+pub(super) type Entry<M> =
+    openraft::Entry<<LeaderId<u64, NodeId> as RaftLeaderId>::Committed, Payload<M>>;
 
 /// Receives the result of a proposal. Dropped without a call when Raft stops: the outcome of the
 /// proposal is unknown then.
-pub struct ProposalCallback<T>(pub Box<dyn FnOnce(T) + Send>);
+pub(super) struct ProposalCallback<T>(pub Box<dyn FnOnce(T) + Send>);
 
 impl<C: RaftTypeConfig, T: Send + 'static> Responder<C, T> for ProposalCallback<T> {
     fn on_complete(self, result: T) {

@@ -42,7 +42,7 @@ pub(super) fn check_node(caller: &PeerIdentity) -> Result<(), Status> {
 }
 
 /// Refuses callers whose certificate doesn't name the host of an `rpc` address.
-pub fn check_address(caller: &PeerIdentity, address: &str) -> Result<(), Status> {
+pub(crate) fn check_address(caller: &PeerIdentity, address: &str) -> Result<(), Status> {
     let PeerIdentity::Certified(peer) = caller else {
         return Ok(());
     };

@@ -28,11 +28,15 @@ mod threads_tests;
 #[cfg(test)]
 mod tls_tests;
 
-pub use authorization::check_address;
-pub use cloudkv_common::rpc::{CallError, Greeting, PendingReply, RpcClientSettings, StreamKind};
-pub use cloudkv_proto::tls::{Dialer, PeerIdentity, Tls, TlsError, TlsFiles, TlsRole, host_of};
-pub use peers::{Peers, PeersSettings, identify, join};
-pub use server::{
+pub(crate) use authorization::check_address;
+#[cfg(test)]
+use cloudkv_common::rpc::Greeting;
+pub(crate) use cloudkv_common::rpc::{CallError, PendingReply, RpcClientSettings, StreamKind};
+pub(crate) use cloudkv_proto::tls::{
+    Dialer, PeerIdentity, Tls, TlsError, TlsFiles, TlsRole, host_of,
+};
+pub(crate) use peers::{Peers, PeersSettings, identify, join};
+pub(crate) use server::{
     BulkCopyStream, RpcHandler, RpcRuntimes, RpcServerContext, SnapshotAcks, SnapshotFrames,
     StreamDrain, serve,
 };

@@ -393,7 +393,7 @@ async fn wait_for_stall(mut progress: watch::Receiver<()>) {
 
 /// Asks the node at `address` for its identity, the nodes that it knows, and whether it knows that
 /// node `caller` was removed; 0: the caller is no node.
-pub async fn identify(
+pub(crate) async fn identify(
     dialer: &Dialer,
     address: &str,
     caller: NodeId,
@@ -412,7 +412,7 @@ pub async fn identify(
 }
 
 /// Asks the node at `address` to let this node join its cluster.
-pub async fn join(
+pub(crate) async fn join(
     dialer: &Dialer,
     address: &str,
     request: pb::JoinRequest,

@@ -48,16 +48,17 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 const BULK_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Incoming chunks of a snapshot.
-pub type SnapshotFrames = Pin<Box<dyn Stream<Item = Result<pb::SnapshotFrame, Status>> + Send>>;
+pub(crate) type SnapshotFrames =
+    Pin<Box<dyn Stream<Item = Result<pb::SnapshotFrame, Status>> + Send>>;
 
 /// Outgoing acknowledgements of a snapshot's chunks.
-pub type SnapshotAcks = mpsc::Sender<Result<pb::SnapshotAck, Status>>;
+pub(crate) type SnapshotAcks = mpsc::Sender<Result<pb::SnapshotAck, Status>>;
 
 /// Outgoing chunks of a shard's bulk copy.
-pub type BulkCopyStream = ReceiverStream<Result<pb::BulkCopyFrame, Status>>;
+pub(crate) type BulkCopyStream = ReceiverStream<Result<pb::BulkCopyFrame, Status>>;
 
 /// Handler of the calls that other nodes and routers make.
-pub trait RpcHandler: Send + Sync + 'static {
+pub(crate) trait RpcHandler: Send + Sync + 'static {
     /// Handles a call of node `from`, which waits for `timeout` at most. The calls of a stream are
     /// started in their order: each is polled once before the next is made.
     fn handle_call(
@@ -131,7 +132,7 @@ impl RpcRuntimes {
 
 /// Dependencies and settings of the server.
 #[derive(Clone)]
-pub struct RpcServerContext {
+pub(crate) struct RpcServerContext {
     /// Identity of this node.
     pub identity: pb::IdentifyResponse,
     /// Handler of the calls.
@@ -151,7 +152,7 @@ pub struct RpcServerContext {
 /// Drains the streams of users' requests before the rest of the node stops: all calls that others
 /// have sent are answered, and they send no more.
 #[derive(Clone, Debug, Default)]
-pub struct StreamDrain {
+pub(crate) struct StreamDrain {
     started: CancellationToken,
     streams: TaskTracker,
 }
@@ -168,7 +169,7 @@ impl StreamDrain {
     }
 
     /// Starts draining, and waits until all calls are answered, for up to [`DRAIN_TIMEOUT`].
-    pub async fn drain(&self) {
+    pub(crate) async fn drain(&self) {
         self.started.cancel();
         self.streams.close();
         if tokio::time::timeout(DRAIN_TIMEOUT, self.streams.wait())
@@ -185,7 +186,11 @@ impl StreamDrain {
 
 /// Serves the rpc port until `stop`, which ends the streams between nodes: they don't end by
 /// themselves.
-pub async fn serve(listener: TcpListener, context: RpcServerContext, stop: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    context: RpcServerContext,
+    stop: CancellationToken,
+) {
     let RpcRuntimes {
         raft,
         workers,

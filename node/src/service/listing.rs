@@ -39,7 +39,7 @@ impl ShardPage {
 }
 
 /// Lists live keys in ascending order.
-pub async fn list(
+pub(super) async fn list(
     shards: &Shards,
     bucket: &Bucket,
     query: ListQuery,

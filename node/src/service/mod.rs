@@ -24,7 +24,7 @@
 mod byte_quota;
 mod deletion;
 mod directory;
-pub mod errors;
+pub(crate) mod errors;
 mod forwarded;
 mod keyspace;
 mod listing;
@@ -41,19 +41,18 @@ mod shards;
 mod token;
 mod writes;
 
-pub use crate::meta::{Bucket, BucketLimits, PlanTerms};
-pub use crate::types;
-pub use crate::types::{
-    Access, AccountId, BucketId, BucketSummary, CreateBucket, CreatedBucket, KeyInfo, ListQuery,
-    ModifyBucket, Nanos, Plan, Precondition, Put, ReadResult, StoredValue, Version, WriteReceipt,
+pub(crate) use crate::meta::{Bucket, PlanTerms};
+pub(crate) use crate::types::{
+    Access, AccountId, BucketId, BucketSummary, CreateBucket, KeyInfo, ListQuery, ModifyBucket,
+    Nanos, Plan, Precondition, Put, ReadResult, StoredValue, Version,
 };
-pub use directory::{Directory, DirectorySettings};
-pub use errors::{DirectoryError, KeyError, Unavailable};
-pub use keyspace::Keyspace;
-pub use metadata::MetadataClient;
-pub use plans::{PlanChanges, PlanError};
-pub use session::{SessionError, SessionToken};
-pub use shards::Shards;
+pub(crate) use directory::{Directory, DirectorySettings};
+pub(crate) use errors::{DirectoryError, KeyError, Unavailable};
+pub(crate) use keyspace::Keyspace;
+pub(crate) use metadata::MetadataClient;
+pub(crate) use plans::{PlanChanges, PlanError};
+pub(crate) use session::SessionToken;
+pub(crate) use shards::Shards;
 
 /// Everything that the API calls. Cheap to clone.
 #[derive(Clone)]

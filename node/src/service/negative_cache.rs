@@ -29,12 +29,12 @@ struct CacheEntries {
 
 impl NegativeCache {
     /// Returns whether the leader was asked for a name within [`ENTRY_TTL`], and had none.
-    pub fn contains(&self, name: &[u8]) -> bool {
+    pub(super) fn contains(&self, name: &[u8]) -> bool {
         self.contains_at(name, Instant::now())
     }
 
     /// Records that a name didn't exist when the query for it began.
-    pub fn insert(&self, name: &[u8], queried_at: Instant) {
+    pub(super) fn insert(&self, name: &[u8], queried_at: Instant) {
         let names = &mut *self.0.lock();
         let is_prune_due = names
             .pruned_at

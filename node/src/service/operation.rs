@@ -15,7 +15,7 @@ use crate::store::StoreError;
 
 /// Error of an operation that was executed on this node's replica of a shard.
 #[derive(Debug)]
-pub enum ShardError {
+pub(super) enum ShardError {
     /// Nothing was done: this node doesn't lead the shard.
     NotLeader,
     /// The data is damaged on this node's disk, and nothing was done. Another node, which has the
@@ -26,7 +26,7 @@ pub enum ShardError {
 }
 
 /// An operation on one shard.
-pub trait Operation: Sync {
+pub(super) trait Operation: Sync {
     /// Result of the operation.
     type Output: Send;
     /// True if the operation may be sent again after an unknown outcome.

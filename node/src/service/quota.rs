@@ -50,10 +50,10 @@ use crate::types::ReadResult;
 const QUERY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Reservation for a new key; without one, only a key that exists may be written.
-pub type OptionalReservation = Option<Reservation>;
+pub(super) type OptionalReservation = Option<Reservation>;
 
 /// Reserves quota for `key` when the lease at hand is used up. Returns `None` if the key exists.
-pub async fn reserve(
+pub(super) async fn reserve(
     shards: &Shards,
     shard: &ShardHandle,
     bucket: &Arc<Bucket>,

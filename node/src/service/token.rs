@@ -24,7 +24,7 @@ use std::fmt::Write;
 use crate::types::Nanos;
 
 /// Maximum length of a token that is issued.
-pub const MAX_TOKEN_BYTES: usize = 8192;
+pub(super) const MAX_TOKEN_BYTES: usize = 8192;
 /// Maximum length of a token that is read: older versions issued such.
 const MAX_INPUT_BYTES: usize = 32 << 10;
 /// Maximum length of a token in the plain form; longer ones are compact.
@@ -36,7 +36,7 @@ const BASE64_ALPHABET: &[u8; 64] =
 
 /// Newest version seen of a region's history of a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TokenEntry {
+pub(super) struct TokenEntry {
     pub region: u32,
     pub incarnation: u64,
     pub shard: u16,
@@ -44,7 +44,7 @@ pub struct TokenEntry {
 }
 
 /// Encodes `entries`, which are in ascending order.
-pub fn encode(mut entries: Vec<TokenEntry>) -> String {
+pub(super) fn encode(mut entries: Vec<TokenEntry>) -> String {
     let plain_token = encode_plain(&entries);
     if plain_token.len() <= MAX_PLAIN_BYTES {
         return plain_token;
@@ -70,7 +70,7 @@ fn drop_oldest(entries: &mut Vec<TokenEntry>) {
 }
 
 /// Decodes a token; `None` if the text is malformed.
-pub fn decode(text: &str) -> Option<Vec<TokenEntry>> {
+pub(super) fn decode(text: &str) -> Option<Vec<TokenEntry>> {
     if text.len() > MAX_INPUT_BYTES {
         return None;
     }

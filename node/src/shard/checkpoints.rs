@@ -24,7 +24,7 @@ pub struct Checkpoints {
 
 /// Checkpoints that the other members of a group report.
 #[derive(Debug, Default)]
-pub struct PeerCheckpoints {
+pub(crate) struct PeerCheckpoints {
     /// Checkpoints of each voter that reports them.
     pub voters: Vec<Vec<pb::Checkpoint>>,
     /// Checkpoints of each learner that reports them.
@@ -35,7 +35,7 @@ pub struct PeerCheckpoints {
 
 /// Result of comparing checkpoints with those of other replicas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckpointVerdict {
+pub(crate) enum CheckpointVerdict {
     /// No difference.
     Match,
     /// Another replica has a different digest after the entry of this index, and it isn't known,
@@ -81,7 +81,7 @@ impl Checkpoints {
 }
 
 /// Compares the checkpoints of this replica with those that others report.
-pub fn compare_checkpoints(
+pub(crate) fn compare_checkpoints(
     own: &[pb::Checkpoint],
     reported: &PeerCheckpoints,
 ) -> CheckpointVerdict {

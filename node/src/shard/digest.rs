@@ -16,7 +16,7 @@ use crate::store::keys::{self, RowKind};
 use crate::types::Nanos;
 
 /// Default and maximum number of hash ranges.
-pub const MAX_DIGEST_RANGES: u32 = 256;
+pub(crate) const MAX_DIGEST_RANGES: u32 = 256;
 
 /// Digests of a shard's live records, by hash range.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -69,7 +69,7 @@ pub(super) struct MergeQueue {
 impl MergeQueue {
     /// Enqueues a merge. The receiver yields its outcome. A merge `is_background` if users' writes
     /// have priority over it.
-    pub fn push(
+    pub(super) fn push(
         &self,
         merge: pb::Merge,
         is_background: bool,
@@ -157,7 +157,7 @@ impl PendingMerges {
 
 impl MergeProposer {
     /// Starts it on the current runtime. It ends when `stop` is cancelled.
-    pub fn start(self, budget: ByteBudget, stop: CancellationToken) -> MergeQueue {
+    pub(super) fn start(self, budget: ByteBudget, stop: CancellationToken) -> MergeQueue {
         let (sender, waiting) = mpsc::channel(MAX_QUEUED_MERGES);
         tokio::spawn(stop.run_until_cancelled_owned(self.run(waiting)));
         MergeQueue { sender, budget }

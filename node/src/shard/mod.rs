@@ -57,15 +57,17 @@ mod test_region;
 #[cfg(test)]
 mod test_replicas;
 
-pub use change_log::{BulkCopyChunk, ChangeBatch, ReplicationView};
-pub use checkpoints::{CheckpointVerdict, Checkpoints, PeerCheckpoints, compare_checkpoints};
-pub use cloudkv_common::hash::shard_of;
-pub use digest::{MAX_DIGEST_RANGES, RangeDigests};
-pub use handle::{ReadError, ShardHandle, ShardSettings};
-pub use merge::MergeOutcome;
-pub use merge_queue::MergeError;
-pub use proposer::{BatchSettings, ByteBudget, WriteError};
-pub use reconcile::RECONCILE_LEVEL;
-pub use state::{MAX_FEATURE_LEVEL, Shard, ShardResponse, ShardState};
-pub use view::{Page, ShardView};
-pub use write::WriteOutcome;
+pub(crate) use change_log::{BulkCopyChunk, ChangeBatch, ReplicationView};
+pub(crate) use checkpoints::{CheckpointVerdict, PeerCheckpoints, compare_checkpoints};
+pub(crate) use cloudkv_common::hash::shard_of;
+pub(crate) use digest::MAX_DIGEST_RANGES;
+pub(crate) use handle::{ReadError, ShardHandle, ShardSettings};
+pub(crate) use merge::MergeOutcome;
+pub(crate) use merge_queue::MergeError;
+pub(crate) use proposer::{BatchSettings, ByteBudget, WriteError};
+pub(crate) use reconcile::RECONCILE_LEVEL;
+#[cfg(test)]
+pub(crate) use state::ShardState;
+pub(crate) use state::{MAX_FEATURE_LEVEL, Shard, ShardResponse};
+pub(crate) use view::Page;
+pub(crate) use write::WriteOutcome;

@@ -101,7 +101,7 @@ impl Drop for BytePermit {
 type WriteResult = Result<WriteOutcome, WriteError>;
 
 /// Write that waits for its entry.
-pub struct PendingWrite {
+pub(super) struct PendingWrite {
     write: pb::Write,
     permit: BytePermit,
     waiter: Waiter,
@@ -144,14 +144,14 @@ fn leaves_quota_unused(outcome: &WriteResult) -> bool {
 
 /// Sending end of a shard's write queue.
 #[derive(Clone)]
-pub struct WriteQueue {
+pub(super) struct WriteQueue {
     sender: mpsc::Sender<PendingWrite>,
     budget: ByteBudget,
 }
 
 impl WriteQueue {
     /// Enqueues a write. The receiver yields its outcome, and fails if the outcome can't be known.
-    pub fn push(
+    pub(super) fn push(
         &self,
         write: pb::Write,
         reservation: Option<Reservation>,
@@ -203,7 +203,7 @@ pub struct BatchSettings {
 
 /// Starts a shard's proposer on the current runtime. It ends when the queue is dropped, or when
 /// `stop` is cancelled.
-pub fn start(
+pub(super) fn start(
     group: Arc<Group<Shard>>,
     clock: Clock,
     settings: BatchSettings,

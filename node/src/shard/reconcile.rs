@@ -23,7 +23,7 @@ use crate::types::Version;
 
 /// First feature level of shards at which reconciliation covers all writes of a removed region.
 /// Below it, only records beyond the cursor were applied.
-pub const RECONCILE_LEVEL: u32 = 4;
+pub(crate) const RECONCILE_LEVEL: u32 = 4;
 
 impl ShardState {
     pub(super) fn apply_fence(&mut self, fence: &pb::Fence) -> ShardResponse {

@@ -9,27 +9,27 @@ use crate::store::StoreError;
 use crate::types::{Nanos, StoredValue, Version};
 
 /// Decodes a row's record, whose value shares the row's bytes.
-pub fn decode(row: Bytes) -> Result<pb::Record, StoreError> {
+pub(super) fn decode(row: Bytes) -> Result<pb::Record, StoreError> {
     pb::Record::decode(row).map_err(StoreError::on("decode", "record"))
 }
 
 /// Returns the version of a record.
-pub fn version_of(record: &pb::Record) -> Version {
+pub(super) fn version_of(record: &pb::Record) -> Version {
     record.version.map(Version::from).unwrap_or_default()
 }
 
 /// Returns whether a reader at `now` sees the record.
-pub fn is_live(record: &pb::Record, now: Nanos) -> bool {
+pub(super) fn is_live(record: &pb::Record, now: Nanos) -> bool {
     !record.tombstone && (record.expires_at == 0 || now < record.expires_at)
 }
 
 /// Returns the expiry of a record, if it has one.
-pub fn expiry_of(record: &pb::Record) -> Option<Nanos> {
+pub(super) fn expiry_of(record: &pb::Record) -> Option<Nanos> {
     (record.expires_at != 0).then_some(record.expires_at)
 }
 
 /// Converts a live record to the entry that its reader gets.
-pub fn into_entry(record: pb::Record) -> StoredValue {
+pub(super) fn into_entry(record: pb::Record) -> StoredValue {
     StoredValue {
         version: version_of(&record),
         expires_at: expiry_of(&record),
@@ -40,7 +40,7 @@ pub fn into_entry(record: pb::Record) -> StoredValue {
 
 /// Returns a record's contribution to the digest: a hash of the key and of all fields that regions
 /// have in common. The digest is the wrapping sum of these, so it doesn't depend on their order.
-pub fn digest(bucket: &[u8], key: &[u8], record: &pb::Record) -> u64 {
+pub(super) fn digest(bucket: &[u8], key: &[u8], record: &pb::Record) -> u64 {
     let version = version_of(record);
     let mut head = Vec::with_capacity(64 + key.len() + record.content_type.len());
     head.extend_from_slice(bucket);

@@ -34,7 +34,7 @@ pub(super) struct RecordCache {
 
 impl RecordCache {
     /// Creates a cache of at most `bytes`, plus the rows of the batch under construction.
-    pub fn new(bytes: usize) -> Self {
+    pub(super) fn new(bytes: usize) -> Self {
         Self {
             changed: HashMap::new(),
             young: HashMap::new(),
@@ -45,19 +45,19 @@ impl RecordCache {
     }
 
     /// Returns a row's content, if cached.
-    pub fn get(&self, row: &[u8]) -> Option<CachedRow> {
+    pub(super) fn get(&self, row: &[u8]) -> Option<CachedRow> {
         let in_batch = self.changed.get(row);
         let known = in_batch.or_else(|| self.young.get(row));
         known.or_else(|| self.old.get(row)).cloned()
     }
 
     /// Records a row's content after the batch under construction.
-    pub fn insert(&mut self, key: Vec<u8>, row: CachedRow) {
+    pub(super) fn insert(&mut self, key: Vec<u8>, row: CachedRow) {
         self.changed.insert(key, row);
     }
 
     /// Moves the rows of the batch, which is written now, to the bounded generations.
-    pub fn commit_batch(&mut self) {
+    pub(super) fn commit_batch(&mut self) {
         for (key, row) in self.changed.drain() {
             let bytes = row.as_ref().map_or(0, Bytes::len);
             if bytes > MAX_RECORD_BYTES {
@@ -77,7 +77,7 @@ impl RecordCache {
     }
 
     /// Evicts all rows, after they were changed by other means.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         *self = Self::new(2 * self.max_generation_bytes);
     }
 }

@@ -28,7 +28,7 @@ use crate::store::{CachedRead, RowBatch, StateDb, StoreError, blocking};
 use crate::types::{BucketId, Nanos};
 
 /// Highest feature level of shards that this version supports.
-pub const MAX_FEATURE_LEVEL: u32 = 4;
+pub(crate) const MAX_FEATURE_LEVEL: u32 = 4;
 
 /// Maximum number of buckets whose state is cached from one batch to the next.
 const MAX_CACHED_BUCKETS: usize = 256;
@@ -262,7 +262,7 @@ fn read_header(db: &StateDb, rows: Rows) -> Result<pb::ShardHeader, StoreError> 
 }
 
 /// Decodes a bucket's state from its row.
-pub fn decode_bucket(row: Bytes) -> Result<pb::BucketState, StoreError> {
+pub(super) fn decode_bucket(row: Bytes) -> Result<pb::BucketState, StoreError> {
     pb::BucketState::decode(row).map_err(StoreError::on("decode", "bucket state"))
 }
 

@@ -27,7 +27,7 @@ pub(super) struct TestRegion {
 }
 
 impl TestRegion {
-    pub fn new(number: u32, adopts: bool) -> Self {
+    pub(super) fn new(number: u32, adopts: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let settings = EngineSettings {
             block_cache_bytes: 1 << 20,
@@ -59,7 +59,7 @@ impl TestRegion {
         region
     }
 
-    pub fn apply(&mut self, kind: Kind) -> ShardResponse {
+    pub(super) fn apply(&mut self, kind: Kind) -> ShardResponse {
         let command = pb::ShardCommand { kind: Some(kind) };
         let mut batch = RowBatch::default();
         let response = self.state.apply(&command, &mut batch).unwrap();
@@ -69,7 +69,7 @@ impl TestRegion {
         response
     }
 
-    pub fn set_peers(&mut self, epoch: u64, peers: Vec<pb::Peer>) {
+    pub(super) fn set_peers(&mut self, epoch: u64, peers: Vec<pb::Peer>) {
         let me = self.identity.region;
         let peers = peers.into_iter().filter(|peer| peer.region != me).collect();
         self.apply(Kind::SetPeers(pb::SetPeers {
@@ -79,7 +79,7 @@ impl TestRegion {
         }));
     }
 
-    pub fn write(&mut self, key: u8, op: Op) {
+    pub(super) fn write(&mut self, key: u8, op: Op) {
         let writes = vec![pb::Write {
             bucket: Bytes::from_static(BUCKET),
             key: Bytes::from(vec![b'k', key]),
@@ -90,7 +90,7 @@ impl TestRegion {
         self.apply(Kind::Writes(pb::WriteBatch { time, writes }));
     }
 
-    pub fn put(&mut self, key: u8, value: &str, ttl: u64) {
+    pub(super) fn put(&mut self, key: u8, value: &str, ttl: u64) {
         self.write(
             key,
             Op::Put(pb::Put {
@@ -102,17 +102,17 @@ impl TestRegion {
         );
     }
 
-    pub fn view(&self) -> std::sync::Arc<ShardView> {
+    pub(super) fn view(&self) -> std::sync::Arc<ShardView> {
         self.state.view()
     }
 
-    pub fn peer(&self, region: u32) -> pb::PeerState {
+    pub(super) fn peer(&self, region: u32) -> pb::PeerState {
         let mut peers = self.state.header.peers.iter();
         *peers.find(|peer| peer.region == region).unwrap()
     }
 
     /// Reads the batches for a region that has all up to a position, of at most `records` each.
-    pub fn batches(&self, to: u32, from: u64, records: usize) -> Vec<pb::Merge> {
+    pub(super) fn batches(&self, to: u32, from: u64, records: usize) -> Vec<pb::Merge> {
         let mut batches = Vec::new();
         let mut position = from;
         loop {
@@ -133,7 +133,7 @@ impl TestRegion {
         }
     }
 
-    pub fn merge(&mut self, merge: pb::Merge) -> u64 {
+    pub(super) fn merge(&mut self, merge: pb::Merge) -> u64 {
         let time = self.clock;
         let merges = vec![merge];
         match self.apply(Kind::Merges(pb::Merges { time, merges })) {
@@ -145,7 +145,7 @@ impl TestRegion {
         }
     }
 
-    pub fn acknowledge(&mut self, peer: pb::Peer, position: u64) {
+    pub(super) fn acknowledge(&mut self, peer: pb::Peer, position: u64) {
         let peers = vec![pb::PeerPosition {
             region: peer.region,
             incarnation: peer.incarnation,
@@ -154,17 +154,17 @@ impl TestRegion {
         self.apply(Kind::Acknowledge(pb::Acknowledge { peers }));
     }
 
-    pub fn expire(&mut self, time: u64) {
+    pub(super) fn expire(&mut self, time: u64) {
         self.apply(Kind::Expire(pb::ExpireUpTo { time, limit: 1000 }));
     }
 
-    pub fn collect(&mut self) {
+    pub(super) fn collect(&mut self) {
         let tombstones = self.view().collectable_tombstones(1000).unwrap();
         self.apply(Kind::Collect(pb::Collect { tombstones }));
     }
 
     /// Returns live keys with version and value.
-    pub fn live_entries(&self) -> BTreeMap<Bytes, (Version, Bytes)> {
+    pub(super) fn live_entries(&self) -> BTreeMap<Bytes, (Version, Bytes)> {
         let view = self.view();
         let query = ListQuery {
             prefix: Bytes::new(),
@@ -184,7 +184,7 @@ impl TestRegion {
     }
 
     /// Returns the version of a key, or of its tombstone.
-    pub fn version(&self, key: u8) -> Option<Version> {
+    pub(super) fn version(&self, key: u8) -> Option<Version> {
         let row = self.state.rows.record(BUCKET, &[b'k', key]);
         let record = self.state.record(&row).unwrap();
         record.map(|record| record::version_of(&record))

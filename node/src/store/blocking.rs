@@ -10,7 +10,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 const STALL_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Runs an operation that waits for the disk without holding up the runtime's other tasks.
-pub fn blocking<T>(operation: impl FnOnce() -> T) -> T {
+pub(crate) fn blocking<T>(operation: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(operation),
         Ok(_) | Err(_) => operation(),

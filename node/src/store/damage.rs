@@ -80,7 +80,7 @@ pub(super) struct DamageRegistry {
 
 impl DamageRegistry {
     /// Returns the damage of one group.
-    pub fn of_group(&self, group: GroupId) -> Arc<GroupDamage> {
+    pub(super) fn of_group(&self, group: GroupId) -> Arc<GroupDamage> {
         let mut groups = self.groups.lock();
         let damage = groups
             .entry(group)
@@ -90,7 +90,7 @@ impl DamageRegistry {
 
     /// Records that a read beginning at a row has failed. Returns whether it is the first one that
     /// has met damage.
-    pub fn record_failed_read(&self, row: &[u8], error: &rocksdb::Error) -> bool {
+    pub(super) fn record_failed_read(&self, row: &[u8], error: &rocksdb::Error) -> bool {
         let is_damage = matches!(
             error.kind(),
             rocksdb::ErrorKind::Corruption | rocksdb::ErrorKind::IOError
@@ -103,12 +103,12 @@ impl DamageRegistry {
     }
 
     /// Subscribes to whether a read of any group has met damage.
-    pub fn watch_any(&self) -> watch::Receiver<bool> {
+    pub(super) fn watch_any(&self) -> watch::Receiver<bool> {
         self.any_damage.subscribe()
     }
 
     /// Returns the lock held while all rows of a group are checked: one group at a time.
-    pub fn check_lock(&self) -> Arc<tokio::sync::Mutex<()>> {
+    pub(super) fn check_lock(&self) -> Arc<tokio::sync::Mutex<()>> {
         self.check_lock.clone()
     }
 }

@@ -8,13 +8,13 @@ use std::io;
 use std::path::Path;
 
 /// Makes the entries of a directory durable: blocks.
-pub fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
 /// Creates a directory with its parents, if it is missing. Its name is durable when this returns:
 /// blocks.
-pub fn create_dir(dir: &Path) -> io::Result<()> {
+pub(super) fn create_dir(dir: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = dir.ancestors().take_while(|it| !it.exists()).collect();
     fs::create_dir_all(dir)?;
     // An existing directory may have been created just before a crash.

@@ -75,18 +75,18 @@ pub enum RowKind {
 const NODE_ROWS_PREFIX: [u8; 2] = [0xff; 2];
 
 /// Builds the key of the row that marks a key range as being removed.
-pub fn removal_key(from: &[u8], to: &[u8]) -> Vec<u8> {
+pub(crate) fn removal_key(from: &[u8], to: &[u8]) -> Vec<u8> {
     let length = u32::try_from(from.len()).unwrap_or(u32::MAX);
     [&NODE_ROWS_PREFIX[..], &length.to_be_bytes(), from, to].concat()
 }
 
 /// Returns the start and the end (exclusive) of all rows of [`removal_key`].
-pub fn removal_keys() -> (Vec<u8>, Vec<u8>) {
+pub(crate) fn removal_keys() -> (Vec<u8>, Vec<u8>) {
     (NODE_ROWS_PREFIX.to_vec(), [0xff; 16].to_vec())
 }
 
 /// Parses the key range from a row key of [`removal_key`].
-pub fn parse_removal_key(key: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn parse_removal_key(key: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, range) = key.strip_prefix(&NODE_ROWS_PREFIX)?.split_first_chunk()?;
     range.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
 }
@@ -188,7 +188,7 @@ impl Rows {
 }
 
 /// Returns the first key after all keys that begin with `prefix`.
-pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+pub(crate) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if last < u8::MAX {
@@ -200,12 +200,12 @@ pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
 }
 
 /// Strips group and generation from a row key, as snapshots carry it.
-pub fn to_portable(key: &[u8]) -> Option<&[u8]> {
+pub(crate) fn to_portable(key: &[u8]) -> Option<&[u8]> {
     key.get(PREFIX_BYTES - 1..)
 }
 
 /// Builds the row key under `rows` from one that a snapshot carries.
-pub fn from_portable(rows: Rows, portable: &[u8]) -> Vec<u8> {
+pub(crate) fn from_portable(rows: Rows, portable: &[u8]) -> Vec<u8> {
     let mut key = rows.prefix(RowKind::Pointer, portable.len());
     key.truncate(PREFIX_BYTES - 1);
     key.extend_from_slice(portable);
@@ -213,56 +213,56 @@ pub fn from_portable(rows: Rows, portable: &[u8]) -> Vec<u8> {
 }
 
 /// Returns the part of a row key after its kind.
-pub fn id_of(key: &[u8]) -> Option<&[u8]> {
+pub(crate) fn id_of(key: &[u8]) -> Option<&[u8]> {
     key.get(PREFIX_BYTES..)
 }
 
 /// Parses the group from a row key.
-pub fn group_of(key: &[u8]) -> Option<GroupId> {
+pub(crate) fn group_of(key: &[u8]) -> Option<GroupId> {
     let (group, _) = key.split_first_chunk()?;
     Some(GroupId(u16::from_be_bytes(*group)))
 }
 
 /// Parses the generation from a row key of any group.
-pub fn generation_of(key: &[u8]) -> Option<u32> {
+pub(crate) fn generation_of(key: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(key.get(2..6)?.try_into().ok()?))
 }
 
 /// Builds the ID of a node's row: the node, big-endian.
-pub fn node_id(node: u64) -> [u8; 8] {
+pub(crate) fn node_id(node: u64) -> [u8; 8] {
     node.to_be_bytes()
 }
 
 /// Parses the node from a row's ID.
-pub fn parse_node_id(id: &[u8]) -> Option<u64> {
+pub(crate) fn parse_node_id(id: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(id.try_into().ok()?))
 }
 
 /// Builds the ID of a placement's row: region and shard, big-endian.
-pub fn placement_id(region: u32, shard: u16) -> [u8; 6] {
+pub(crate) fn placement_id(region: u32, shard: u16) -> [u8; 6] {
     let ([a, b, c, d], [e, f]) = (region.to_be_bytes(), shard.to_be_bytes());
     [a, b, c, d, e, f]
 }
 
 /// Parses region and shard from a row's ID.
-pub fn parse_placement_id(id: &[u8]) -> Option<(u32, u16)> {
+pub(crate) fn parse_placement_id(id: &[u8]) -> Option<(u32, u16)> {
     let (region, shard) = id.split_at_checked(4)?;
     let region = u32::from_be_bytes(region.try_into().ok()?);
     Some((region, u16::from_be_bytes(shard.try_into().ok()?)))
 }
 
 /// Parses the sequence from a row key of the change index.
-pub fn sequence_of(key: &[u8]) -> Option<u64> {
+pub(crate) fn sequence_of(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(id_of(key)?.try_into().ok()?))
 }
 
 /// Parses bucket and key from a record's row key.
-pub fn split_record(key: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn split_record(key: &[u8]) -> Option<(&[u8], &[u8])> {
     id_of(key)?.split_at_checked(BUCKET_BYTES)
 }
 
 /// Parses time, bucket and key from a row key of the expiry or the tombstone index.
-pub fn split_time_indexed(key: &[u8]) -> Option<(Nanos, &[u8], &[u8])> {
+pub(crate) fn split_time_indexed(key: &[u8]) -> Option<(Nanos, &[u8], &[u8])> {
     let (at, rest) = id_of(key)?.split_at_checked(8)?;
     let (bucket, name) = rest.split_at_checked(BUCKET_BYTES)?;
     Some((Nanos::from_be_bytes(at.try_into().ok()?), bucket, name))

@@ -15,7 +15,7 @@ mod disk_space;
 mod durable_dir;
 mod engine;
 mod error;
-pub mod keys;
+pub(crate) mod keys;
 mod log;
 mod permissions;
 mod range_removal;
@@ -23,13 +23,15 @@ mod rebuild;
 mod state;
 mod synced_mark;
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;
 
-pub use blocking::blocking;
-pub use damage::GroupDamage;
-pub use disk_space::{DiskSpace, DiskState, WriteAdmission, WriteGate};
-pub use engine::{Engine, EngineSettings, OpenError};
-pub use error::{Cause, StoreError};
-pub use log::{Completion, LogDataLoss, LossExtent, SegmentLog, SyncStats};
-pub use permissions::{InsecurePermissions, restrict_umask};
-pub use state::{CachedRead, DbSnapshot, RowBatch, Scan, StateDb};
+pub(crate) use blocking::blocking;
+pub(crate) use damage::GroupDamage;
+pub(crate) use disk_space::{DiskSpace, DiskState, WriteAdmission, WriteGate};
+pub(crate) use engine::{Engine, EngineSettings, OpenError};
+pub(crate) use error::{Cause, StoreError};
+#[cfg(test)]
+pub(crate) use log::LossExtent;
+pub(crate) use log::{LogDataLoss, SegmentLog};
+pub(crate) use permissions::restrict_umask;
+pub(crate) use state::{CachedRead, DbSnapshot, RowBatch, Scan, StateDb};

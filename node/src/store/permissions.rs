@@ -48,9 +48,8 @@ pub struct InsecurePermissions {
     source: io::Error,
 }
 
-/// Sets the umask so that all files that this process creates are accessible only to its user. Call
-/// it before any thread creates files.
-pub fn restrict_umask() {
+/// Sets the umask so that created files are accessible only to this user.
+pub(crate) fn restrict_umask() {
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
 }
 

@@ -21,7 +21,7 @@ use super::keys;
 use super::state::{RowBatch, Scan, StateDb};
 
 /// First key of a range, and its end, exclusive.
-pub type KeyRange = (Vec<u8>, Vec<u8>);
+pub(super) type KeyRange = (Vec<u8>, Vec<u8>);
 
 impl StateDb {
     /// Removes all rows in ranges that nobody uses any more, and deletes the files that lie

@@ -35,14 +35,14 @@ pub(super) struct StateDirs {
 
 impl StateDirs {
     /// Creates those of a data directory.
-    pub fn new(data_dir: &Path) -> Self {
+    pub(super) fn new(data_dir: &Path) -> Self {
         Self {
             data: data_dir.to_owned(),
         }
     }
 
     /// Returns the directory of the state.
-    pub fn state(&self) -> PathBuf {
+    pub(super) fn state(&self) -> PathBuf {
         self.data.join("state")
     }
 
@@ -59,12 +59,12 @@ impl StateDirs {
     }
 
     /// Returns whether the state is marked as having damaged files.
-    pub fn is_marked(&self) -> bool {
+    pub(super) fn is_marked(&self) -> bool {
         self.mark().exists()
     }
 
     /// Marks the state as having damaged files: durable when this returns.
-    pub fn set_mark(&self, reason: &str) -> io::Result<()> {
+    pub(super) fn set_mark(&self, reason: &str) -> io::Result<()> {
         fs::write(self.mark(), reason)?;
         File::open(self.mark())?.sync_all()?;
         self.sync()
@@ -75,7 +75,7 @@ impl StateDirs {
     }
 
     /// Finishes or undoes a replacement that a crash has interrupted. No state may be open.
-    pub fn finish_replacement(&self) -> io::Result<()> {
+    pub(super) fn finish_replacement(&self) -> io::Result<()> {
         if !self.state().exists() && self.old_state().exists() {
             fs::rename(self.new_state(), self.state())?;
             self.sync()?;

@@ -4,7 +4,7 @@ use super::state::{RowBatch, StateDb};
 use super::{Engine, EngineSettings};
 
 /// Opens an engine with small buffers.
-pub fn small_engine(dir: &std::path::Path) -> Engine {
+pub(crate) fn small_engine(dir: &std::path::Path) -> Engine {
     let settings = EngineSettings {
         block_cache_bytes: 1 << 20,
         write_buffer_bytes: 1 << 20,
@@ -15,11 +15,11 @@ pub fn small_engine(dir: &std::path::Path) -> Engine {
 }
 
 /// Database with small files on several levels.
-pub struct LevelFixture<'a>(&'a StateDb);
+pub(crate) struct LevelFixture<'a>(&'a StateDb);
 
 impl<'a> LevelFixture<'a> {
     /// Configures the database to write small files from now on.
-    pub fn new(state: &'a StateDb) -> Self {
+    pub(crate) fn new(state: &'a StateDb) -> Self {
         let small = [
             ("max_bytes_for_level_base", "16384"),
             ("target_file_size_base", "16384"),
@@ -30,7 +30,7 @@ impl<'a> LevelFixture<'a> {
     }
 
     /// Writes rows into files of the last level.
-    pub fn write_to_last_level<'k>(&self, rows: impl Iterator<Item = &'k [u8]>) {
+    pub(crate) fn write_to_last_level<'k>(&self, rows: impl Iterator<Item = &'k [u8]>) {
         let mut batch = RowBatch::default();
         for row in rows {
             batch.put(row, [7; 100]);
@@ -40,14 +40,14 @@ impl<'a> LevelFixture<'a> {
     }
 
     /// Compacts everything into files of the last level.
-    pub fn compact_to_last_level(&self) {
+    pub(crate) fn compact_to_last_level(&self) {
         self.0.flush().unwrap();
         self.0.db().compact_range(None::<&[u8]>, None::<&[u8]>);
         assert_eq!(self.file_count(0), 0);
     }
 
     /// Flushes the memtable, and compacts it into a file above those of the last level.
-    pub fn flush_above_last_level(&self) {
+    pub(crate) fn flush_above_last_level(&self) {
         let trigger = |files| [("level0_file_num_compaction_trigger", files)];
         self.0.flush().unwrap();
         assert_eq!(self.file_count(0), 1);

@@ -121,7 +121,7 @@ pub(super) struct TlsMaterial {
 impl TlsMaterial {
     /// Reads and validates the files. The certificate must be of the CA, valid now, and match its
     /// key.
-    pub fn load(files: &TlsFiles) -> Result<Self, TlsError> {
+    pub(super) fn load(files: &TlsFiles) -> Result<Self, TlsError> {
         let chain = load_certificates(&files.cert)?;
         let roots = load_roots(&files.ca)?;
         let key = PrivateKeyDer::from_pem_slice(&read_file(&files.key)?).map_err(|source| {

@@ -7,7 +7,7 @@ use http::StatusCode;
 
 /// Metrics of requests. Cheap to update from any thread.
 #[derive(Debug)]
-pub struct ProxyMetrics {
+pub(crate) struct ProxyMetrics {
     /// Responses by the first digit of their status, from 1 to 5.
     responses: [Counter; 5],
     /// Error responses of the router itself.
@@ -49,7 +49,7 @@ impl ProxyMetrics {
     }
 
     /// Writes all metrics.
-    pub fn write(&self, text: &mut Exposition) {
+    pub(crate) fn write(&self, text: &mut Exposition) {
         for (digit, responses) in (1..).zip(&self.responses) {
             let status = format!("{digit}xx");
             text.counter(

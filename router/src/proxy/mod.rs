@@ -29,9 +29,9 @@ use cloudkv_common::server::{
 };
 use http::{HeaderValue, Method, Request, Response};
 
-pub use metrics::ProxyMetrics;
-pub use relay::{RelayError, ResponseBody};
-pub use retry_budget::RetryBudget;
+pub(crate) use metrics::ProxyMetrics;
+pub(crate) use relay::ResponseBody;
+pub(crate) use retry_budget::RetryBudget;
 
 use crate::config::Domain;
 use crate::topology::TopologyView;
@@ -40,7 +40,7 @@ use request_head::RequestHead;
 
 /// Settings of forwarding.
 #[derive(Clone, Debug)]
-pub struct ProxySettings {
+pub(crate) struct ProxySettings {
     /// Domain of the public names.
     pub domain: Domain,
     /// Proxies whose forwarding headers are trusted.
@@ -57,14 +57,12 @@ pub struct ProxySettings {
     pub retry_memory: Arc<MemoryBudget>,
     /// Maximum number of connections to one node.
     pub max_node_connections: usize,
-    /// Maximum share of requests that are retried, in percent.
-    pub retry_percent: u32,
     /// Region of the router.
     pub home_region: HeaderValue,
 }
 
 /// Forwards requests; there is one per thread that serves users.
-pub struct Proxy {
+pub(crate) struct Proxy {
     worker: usize,
     view: Arc<ArcSwapOption<TopologyView>>,
     settings: Arc<ProxySettings>,
@@ -75,7 +73,7 @@ pub struct Proxy {
 
 /// State shared by all threads that serve users.
 #[derive(Clone)]
-pub struct SharedState {
+pub(crate) struct SharedState {
     /// Current topology.
     pub view: Arc<ArcSwapOption<TopologyView>>,
     /// Settings of forwarding.
@@ -88,7 +86,7 @@ pub struct SharedState {
 
 impl Proxy {
     /// Creates the proxy of one thread, with its retry budget.
-    pub fn new(worker: usize, shared: SharedState, retry_budget: Arc<RetryBudget>) -> Self {
+    pub(crate) fn new(worker: usize, shared: SharedState, retry_budget: Arc<RetryBudget>) -> Self {
         Self {
             worker,
             view: shared.view,

@@ -36,18 +36,18 @@ impl Refusal {
     }
 
     /// Stable error code.
-    pub fn code(&self) -> &'static str {
+    pub(super) fn code(&self) -> &'static str {
         self.code
     }
 
     /// 503: no topology is known yet.
-    pub fn no_topology() -> Self {
+    pub(super) fn no_topology() -> Self {
         let message = "the router has not found any node yet: try again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
     /// 503: the request was not executed.
-    pub fn unavailable(region: &str) -> Self {
+    pub(super) fn unavailable(region: &str) -> Self {
         let message =
             format!("region {region} can't serve this right now and nothing was done: try again");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
@@ -55,38 +55,38 @@ impl Refusal {
 
     /// 503: the requests in progress, or the unread responses, of this client or of all are at
     /// their limit.
-    pub fn overloaded() -> Self {
+    pub(super) fn overloaded() -> Self {
         let message = "too many requests, or too large ones, are under way and nothing was done: \
                        try again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
     /// 504: the request may have been executed.
-    pub fn unknown_outcome() -> Self {
+    pub(super) fn unknown_outcome() -> Self {
         let message =
             "it is unknown whether this took effect, or still will: read before you retry";
         Self::new(StatusCode::GATEWAY_TIMEOUT, "unknown_outcome", message)
     }
 
     /// 404: the region doesn't exist.
-    pub fn unknown_region(known: &str) -> Self {
+    pub(super) fn unknown_region(known: &str) -> Self {
         let message = format!("there is no such region: there are {known}");
         Self::new(StatusCode::NOT_FOUND, "unknown_region", message)
     }
 
     /// 400 or 431: the head is ambiguous or too long.
-    pub fn invalid_head(error: HeadError) -> Self {
+    pub(super) fn invalid_head(error: HeadError) -> Self {
         Self::new(error.status(), error.code(), error.to_string())
     }
 
     /// 400: the client aborted the body.
-    pub fn aborted_body() -> Self {
+    pub(super) fn aborted_body() -> Self {
         let message = "the request's body broke off";
         Self::new(StatusCode::BAD_REQUEST, "invalid_body", message)
     }
 
     /// 405: the router is no forward proxy.
-    pub fn connect_not_supported() -> Self {
+    pub(super) fn connect_not_supported() -> Self {
         let message = "CONNECT is not served here";
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -96,7 +96,11 @@ impl Refusal {
     }
 
     /// Builds the response, in the name of a region.
-    pub fn into_response(self, region: HeaderValue, is_bodiless: bool) -> Response<ResponseBody> {
+    pub(super) fn into_response(
+        self,
+        region: HeaderValue,
+        is_bodiless: bool,
+    ) -> Response<ResponseBody> {
         let error = ErrorBody {
             error: self.code,
             message: &self.message,

@@ -22,7 +22,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Body of a response.
 #[derive(Debug)]
-pub enum ResponseBody {
+pub(crate) enum ResponseBody {
     /// There is no body, or it has been sent.
     Empty,
     /// A single chunk.
@@ -33,7 +33,7 @@ pub enum ResponseBody {
 
 /// A body that is streamed from a node to the client.
 #[derive(Debug)]
-pub struct RelayedBody {
+pub(crate) struct RelayedBody {
     first_chunk: Option<Bytes>,
     source: Incoming,
     pool_return: Option<PoolReturn>,
@@ -63,7 +63,7 @@ impl PoolReturn {
 
 /// Reason for which a response was aborted.
 #[derive(Debug, thiserror::Error)]
-pub enum RelayError {
+pub(crate) enum RelayError {
     /// The connection to the node failed.
     #[error("read a node's response")]
     Node(#[from] hyper::Error),

@@ -40,7 +40,7 @@ pub(super) struct RequestHead {
 
 impl RequestHead {
     /// Parses the head of a client's request into the head for a node.
-    pub fn new(
+    pub(super) fn new(
         parts: Parts,
         id: &HeaderValue,
         origin: &RequestOrigin,
@@ -92,7 +92,7 @@ impl RequestHead {
     }
 
     /// Returns the complete request, if it is for a key: others may have unbounded responses.
-    pub fn buffered<'a>(&'a self, body: &'a Bytes) -> Option<BufferedRequest<'a>> {
+    pub(super) fn buffered<'a>(&'a self, body: &'a Bytes) -> Option<BufferedRequest<'a>> {
         self.shard.is_some().then_some(BufferedRequest {
             method: &self.method,
             uri: &self.uri,
@@ -102,7 +102,7 @@ impl RequestHead {
     }
 
     /// Builds the request for one attempt.
-    pub fn to_request(&self, body: UpstreamBody) -> Request<UpstreamBody> {
+    pub(super) fn to_request(&self, body: UpstreamBody) -> Request<UpstreamBody> {
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();

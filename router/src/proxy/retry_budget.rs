@@ -12,7 +12,7 @@ const MAX_TOKENS: i64 = 256 * RETRY_COST;
 
 /// A token bucket that requests fill and retries drain.
 #[derive(Debug)]
-pub struct RetryBudget {
+pub(crate) struct RetryBudget {
     tokens: AtomicI64,
     deposit: i64,
 }
@@ -20,7 +20,7 @@ pub struct RetryBudget {
 impl RetryBudget {
     /// Creates a budget that allows to retry `percent` of all requests. It starts full, unless that
     /// is 0.
-    pub fn new(percent: u32) -> Self {
+    pub(crate) fn new(percent: u32) -> Self {
         let full = if percent == 0 { 0 } else { MAX_TOKENS };
         Self {
             tokens: AtomicI64::new(full),
@@ -29,12 +29,12 @@ impl RetryBudget {
     }
 
     /// Adds the tokens of a new request.
-    pub fn deposit(&self) {
+    pub(crate) fn deposit(&self) {
         self.add(self.deposit);
     }
 
     /// Adds the tokens of a period: with few requests, some may be retried, too.
-    pub fn refill(&self) {
+    pub(crate) fn refill(&self) {
         if self.deposit > 0 {
             self.add(RETRY_COST);
         }
@@ -48,7 +48,7 @@ impl RetryBudget {
     }
 
     /// Withdraws the cost of a retry. Returns whether there were enough tokens.
-    pub fn withdraw(&self) -> bool {
+    pub(crate) fn withdraw(&self) -> bool {
         let pay = |tokens: i64| (tokens >= RETRY_COST).then_some(tokens - RETRY_COST);
         let paid = self
             .tokens

@@ -33,7 +33,7 @@ struct Silence {
 
 impl EventLog {
     /// Creates the state, with nothing logged yet.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             started_at: Instant::now(),
             failures: BTreeMap::new(),
@@ -44,17 +44,17 @@ impl EventLog {
     }
 
     /// Records that the node at an address couldn't be watched.
-    pub fn record_failure(&mut self, address: String, reason: String) {
+    pub(super) fn record_failure(&mut self, address: String, reason: String) {
         self.failures.insert(address, reason);
     }
 
     /// Records a report of the node at an address.
-    pub fn record_report(&mut self, address: &str) {
+    pub(super) fn record_report(&mut self, address: &str) {
         self.failures.remove(address);
     }
 
     /// Logs if no node reports, with the reason for each watched address.
-    pub fn check_silence(&mut self, now: Instant, has_report: bool, watched: &[String]) {
+    pub(super) fn check_silence(&mut self, now: Instant, has_report: bool, watched: &[String]) {
         self.failures.retain(|address, _| watched.contains(address));
         if has_report {
             if let Some(silence) = self.silence.take() {
@@ -89,7 +89,7 @@ impl EventLog {
     }
 
     /// Logs regions that become unavailable, or available again.
-    pub fn check_regions(&mut self, now: Instant, regions: &[RegionView]) {
+    pub(super) fn check_regions(&mut self, now: Instant, regions: &[RegionView]) {
         let all: BTreeMap<u32, bool> = regions
             .iter()
             .map(|region| (region.number, region.is_healthy()))

@@ -38,7 +38,7 @@ const MAX_QUEUED_EVENTS: usize = 64;
 
 /// Settings of following a cluster.
 #[derive(Clone, Debug)]
-pub struct FollowerSettings {
+pub(crate) struct FollowerSettings {
     /// Addresses of the first nodes to watch, `host:port` each.
     pub seeds: Vec<String>,
     /// Region of the router.
@@ -63,7 +63,7 @@ enum NodeEvent {
 type EventSender = mpsc::Sender<(String, NodeEvent)>;
 
 /// Follows the cluster's topology.
-pub struct Follower {
+pub(crate) struct Follower {
     settings: FollowerSettings,
     reports: TopologyReports,
     choice: RegionChoice,
@@ -78,7 +78,7 @@ pub struct Follower {
 
 impl Follower {
     /// Creates a follower that publishes to `view`.
-    pub fn new(settings: FollowerSettings, view: Arc<ArcSwapOption<TopologyView>>) -> Self {
+    pub(crate) fn new(settings: FollowerSettings, view: Arc<ArcSwapOption<TopologyView>>) -> Self {
         let (event_sender, events) = mpsc::channel(MAX_QUEUED_EVENTS);
         Self {
             reports: TopologyReports::new(settings.connect.clone()),
@@ -95,7 +95,7 @@ impl Follower {
     }
 
     /// Follows until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(COMPARE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.update_tasks();

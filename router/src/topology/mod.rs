@@ -18,8 +18,6 @@ mod region_choice;
 mod reports;
 mod view;
 
-pub use follower::{Follower, FollowerSettings};
-pub use node::Node;
-pub use region_choice::{RegionChoice, RegionSample};
-pub use reports::TopologyReports;
-pub use view::{RegionView, TopologyView, TriedNodes};
+pub(crate) use follower::{Follower, FollowerSettings};
+pub(crate) use node::Node;
+pub(crate) use view::{RegionView, TopologyView, TriedNodes};

@@ -16,7 +16,7 @@ const AVERAGE_DIVISOR: u64 = 8;
 /// A node. It stays the same object while its state changes, so that its connections and the state
 /// are kept.
 #[derive(Debug)]
-pub struct Node {
+pub(crate) struct Node {
     /// Number of the node.
     pub id: u64,
     /// Address of its public port, as `host:port`.
@@ -39,7 +39,7 @@ pub struct Node {
 
 impl Node {
     /// Creates a node of a cluster, which counts as available; `http` and `rpc` are its addresses.
-    pub fn new(
+    pub(crate) fn new(
         cluster_id: &str,
         id: u64,
         (http, rpc): (&str, &str),
@@ -64,27 +64,27 @@ impl Node {
     }
 
     /// Connects to the public port: encrypted, and only to this node, if there are certificates.
-    pub async fn connect(&self) -> Result<PeerStream, DialError> {
+    pub(crate) async fn connect(&self) -> Result<PeerStream, DialError> {
         self.dialer.connect_http(&self.http, &self.rpc).await
     }
 
     /// Returns whether requests should be sent to the node: it is up and not draining.
-    pub fn is_available(&self) -> bool {
+    pub(crate) fn is_available(&self) -> bool {
         self.is_up() && !self.is_draining()
     }
 
     /// Returns whether the last health check or request got a response.
-    pub fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         self.is_up.load(Ordering::Relaxed)
     }
 
     /// Returns whether the node is draining.
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
     }
 
     /// Records a successful health check and its round trip.
-    pub fn record_success(&self, round_trip: Duration) {
+    pub(crate) fn record_success(&self, round_trip: Duration) {
         let new = u64::try_from(round_trip.as_nanos())
             .unwrap_or(u64::MAX)
             .max(1);
@@ -100,7 +100,7 @@ impl Node {
 
     /// Records that the node is unreachable. It gets no more requests until a health check
     /// succeeds.
-    pub fn record_failure(&self, error: &dyn std::fmt::Display) {
+    pub(crate) fn record_failure(&self, error: &dyn std::fmt::Display) {
         if self.is_up.swap(false, Ordering::Relaxed) {
             tracing::warn!(node = self.id, http = self.http, %error, "node is down");
         }
@@ -108,7 +108,7 @@ impl Node {
     }
 
     /// Requests a health check after a failed request, which may or may not be the node's fault.
-    pub fn request_check(&self) {
+    pub(crate) fn request_check(&self) {
         self.check_requested.notify_one();
     }
 
@@ -119,7 +119,7 @@ impl Node {
 
     /// Records whether the node is draining. If so, its idle connections are closed: the outcome of
     /// a request can be unknown if the node closes its connection.
-    pub fn set_draining(&self, is_draining: bool) {
+    pub(crate) fn set_draining(&self, is_draining: bool) {
         if self.is_draining.swap(is_draining, Ordering::Relaxed) == is_draining {
             return;
         }
@@ -130,7 +130,7 @@ impl Node {
     }
 
     /// Average round trip; `None` before the first health check.
-    pub fn round_trip(&self) -> Option<Duration> {
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
         let nanos = self.round_trip.load(Ordering::Relaxed);
         (nanos > 0).then(|| Duration::from_nanos(nanos))
     }

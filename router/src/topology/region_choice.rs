@@ -18,7 +18,7 @@ const MIN_ROUND_TRIP_DIFFERENCE: Duration = Duration::from_millis(1);
 
 /// State of a region at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RegionSample {
+pub(crate) struct RegionSample {
     /// Number of the region.
     pub region: u32,
     /// True if all of its shards can be served.
@@ -29,7 +29,7 @@ pub struct RegionSample {
 
 /// The current choice, and since when there has been a reason to change it.
 #[derive(Debug, Default)]
-pub struct RegionChoice {
+pub(crate) struct RegionChoice {
     current: Option<u32>,
     /// State of the current region, or of the home region before the first choice.
     unhealthy_since: Option<Instant>,
@@ -39,7 +39,7 @@ pub struct RegionChoice {
 impl RegionChoice {
     /// Updates the choice from new samples of all regions, and returns the current region; `home`
     /// is the region of the router.
-    pub fn update(
+    pub(crate) fn update(
         &mut self,
         now: Instant,
         regions: &[RegionSample],

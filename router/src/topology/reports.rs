@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use cloudkv_proto::v1 as pb;
-use http::HeaderValue;
 
 use super::node::Node;
 use super::region_choice::RegionSample;
@@ -21,14 +20,14 @@ const MAX_SHARDS: u32 = 1 << 10;
 /// Error of a report from a node of another cluster than that of the first one.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the node is of cluster {theirs}, and this router serves cluster {ours}")]
-pub struct ClusterMismatch {
+pub(crate) struct ClusterMismatch {
     theirs: String,
     ours: String,
 }
 
 /// Reports of nodes, by the watched addresses.
 #[derive(Debug)]
-pub struct TopologyReports {
+pub(crate) struct TopologyReports {
     connect: ConnectSettings,
     cluster: Option<String>,
     by_address: BTreeMap<String, pb::Topology>,
@@ -39,7 +38,7 @@ pub struct TopologyReports {
 
 impl TopologyReports {
     /// Creates an empty set; `connect` has the parameters of connections to nodes.
-    pub fn new(connect: ConnectSettings) -> Self {
+    pub(crate) fn new(connect: ConnectSettings) -> Self {
         Self {
             connect,
             cluster: None,
@@ -50,7 +49,11 @@ impl TopologyReports {
     }
 
     /// Takes a report of the node at an address.
-    pub fn update(&mut self, address: &str, report: pb::Topology) -> Result<(), ClusterMismatch> {
+    pub(crate) fn update(
+        &mut self,
+        address: &str,
+        report: pb::Topology,
+    ) -> Result<(), ClusterMismatch> {
         let ours = self
             .cluster
             .get_or_insert_with(|| report.cluster_id.clone());
@@ -74,7 +77,7 @@ impl TopologyReports {
 
     /// Removes the report of the node at an address. Its draining state is kept until it reports
     /// another.
-    pub fn remove(&mut self, address: &str) {
+    pub(crate) fn remove(&mut self, address: &str) {
         self.by_address.remove(address);
     }
 
@@ -94,28 +97,28 @@ impl TopologyReports {
     }
 
     /// Nodes of the cluster.
-    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
         self.nodes.values()
     }
 
     /// Advertised rpc addresses of the nodes.
-    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &str> {
         self.latest.nodes.iter().map(|node| node.rpc.as_str())
     }
 
     /// Returns whether a node reports at its own address: then seeds aren't needed.
-    pub fn has_node_report(&self) -> bool {
+    pub(crate) fn has_node_report(&self) -> bool {
         self.addresses()
             .any(|address| self.by_address.contains_key(address))
     }
 
     /// Returns whether any node reports.
-    pub fn has_any_report(&self) -> bool {
+    pub(crate) fn has_any_report(&self) -> bool {
         !self.by_address.is_empty()
     }
 
     /// Samples of the regions for the choice between them.
-    pub fn samples(&self) -> Vec<RegionSample> {
+    pub(crate) fn samples(&self) -> Vec<RegionSample> {
         let regions = self.regions();
         let sample = |region: &RegionView| RegionSample {
             region: region.number,
@@ -126,20 +129,20 @@ impl TopologyReports {
     }
 
     /// Number of a region.
-    pub fn region_number(&self, name: &str) -> Option<u32> {
+    pub(crate) fn region_number(&self, name: &str) -> Option<u32> {
         let mut regions = self.latest.regions.iter();
         regions.find(|it| it.name == name).map(|it| it.number)
     }
 
     /// Name of a region.
-    pub fn region_name(&self, number: u32) -> Option<&str> {
+    pub(crate) fn region_name(&self, number: u32) -> Option<&str> {
         let mut regions = self.latest.regions.iter();
         let region = regions.find(|it| it.number == number);
         region.map(|region| region.name.as_str())
     }
 
     /// Combines the reports into a view, with the current region; `None` before the first report.
-    pub fn view(&self, current: u32) -> Option<TopologyView> {
+    pub(crate) fn view(&self, current: u32) -> Option<TopologyView> {
         let regions = self.regions();
         let index = regions.iter().position(|region| region.number == current);
         (!regions.is_empty()).then(|| TopologyView {
@@ -150,7 +153,7 @@ impl TopologyReports {
     }
 
     /// Regions with their nodes and leaders.
-    pub fn regions(&self) -> Vec<RegionView> {
+    pub(crate) fn regions(&self) -> Vec<RegionView> {
         let mut regions: Vec<&pb::TopologyRegion> = self.latest.regions.iter().collect();
         regions.sort_by_key(|region| region.number);
         regions
@@ -169,8 +172,6 @@ impl TopologyReports {
         let leader = |shard| self.leader(region.number, shard).and_then(index_of);
         RegionView {
             number: region.number,
-            header: HeaderValue::from_str(&region.name)
-                .unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             name: region.name.clone(),
             leaders: (0..self.latest.shards as usize).map(leader).collect(),
             nodes,

@@ -6,13 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
-
 use super::node::Node;
 
 /// Regions and nodes at one moment.
 #[derive(Debug)]
-pub struct TopologyView {
+pub(crate) struct TopologyView {
     /// Number of shards in each region.
     pub shards: u16,
     /// Regions, sorted by number. There is at least one.
@@ -23,13 +21,11 @@ pub struct TopologyView {
 
 /// A region at one moment.
 #[derive(Debug)]
-pub struct RegionView {
+pub(crate) struct RegionView {
     /// Number of the region.
     pub number: u32,
     /// Name of the region.
     pub name: String,
-    /// Name of the region as a header value.
-    pub header: HeaderValue,
     /// Nodes of the region.
     pub nodes: Vec<Arc<Node>>,
     /// Leader per shard: an index into `nodes`.
@@ -38,13 +34,13 @@ pub struct RegionView {
 
 impl TopologyView {
     /// Index of the region with this name, case-insensitively.
-    pub fn region_index(&self, name: &str) -> Option<usize> {
+    pub(crate) fn region_index(&self, name: &str) -> Option<usize> {
         let has_name = |region: &RegionView| region.name.eq_ignore_ascii_case(name);
         self.regions.iter().position(has_name)
     }
 
     /// Names of all regions, separated by commas.
-    pub fn region_names(&self) -> String {
+    pub(crate) fn region_names(&self) -> String {
         let names: Vec<&str> = self.regions.iter().map(|it| it.name.as_str()).collect();
         names.join(", ")
     }
@@ -52,7 +48,7 @@ impl TopologyView {
     /// First region for a request for the global name: the current one or, while none of its nodes
     /// is up, the next one. That needs no failed attempt, so it costs neither time nor retry
     /// budget.
-    pub fn first_region(&self) -> usize {
+    pub(crate) fn first_region(&self) -> usize {
         let is_up = |region: &RegionView| region.nodes.iter().any(|node| node.is_up());
         if self.regions.get(self.current).is_some_and(is_up) {
             return self.current;
@@ -61,7 +57,7 @@ impl TopologyView {
     }
 
     /// Next region for a request that the regions at `tried` didn't serve: the nearest healthy one.
-    pub fn next_region(&self, tried: &[usize]) -> Option<usize> {
+    pub(crate) fn next_region(&self, tried: &[usize]) -> Option<usize> {
         let healthy = self.regions.iter().enumerate();
         healthy
             .filter(|(index, region)| !tried.contains(index) && region.is_healthy())
@@ -72,7 +68,7 @@ impl TopologyView {
 
 impl RegionView {
     /// Returns whether all shards of the region can be served.
-    pub fn is_healthy(&self) -> bool {
+    pub(crate) fn is_healthy(&self) -> bool {
         self.nodes.iter().any(|node| node.is_available())
             && !self.leaders.is_empty()
             && self.leaders.iter().all(|leader| self.is_leader_up(*leader))
@@ -84,7 +80,7 @@ impl RegionView {
     }
 
     /// Shortest round trip to an available node.
-    pub fn round_trip(&self) -> Option<Duration> {
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
         let available = self.nodes.iter().filter(|node| node.is_available());
         available.filter_map(|node| node.round_trip()).min()
     }
@@ -93,7 +89,7 @@ impl RegionView {
     ///
     /// First the leader of its shard; then the nearest nodes, round robin by `rotation`; then the
     /// others, with nodes that are down at the end.
-    pub fn pick_node(
+    pub(crate) fn pick_node(
         &self,
         shard: Option<u16>,
         tried: &TriedNodes,
@@ -138,11 +134,11 @@ impl RegionView {
 /// Nodes of a region that were tried for a request, by index. Of a region with more than 64 nodes,
 /// the others count as tried: a request isn't forwarded that often.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TriedNodes(u64);
+pub(crate) struct TriedNodes(u64);
 
 impl TriedNodes {
     /// Returns whether a node was tried.
-    pub fn has(&self, index: usize) -> bool {
+    pub(crate) fn has(&self, index: usize) -> bool {
         let bit = u32::try_from(index)
             .ok()
             .and_then(|at| 1_u64.checked_shl(at));
@@ -150,7 +146,7 @@ impl TriedNodes {
     }
 
     /// Records that a node was tried.
-    pub fn add(&mut self, index: usize) {
+    pub(crate) fn add(&mut self, index: usize) {
         let bit = u32::try_from(index)
             .ok()
             .and_then(|at| 1_u64.checked_shl(at));
@@ -175,7 +171,6 @@ mod tests {
         RegionView {
             number: 1,
             name: "eu".to_owned(),
-            header: HeaderValue::from_static("eu"),
             nodes: (0..nodes).map(node).collect(),
             leaders: leaders.to_vec(),
         }

@@ -18,7 +18,7 @@ pub(super) struct AcceptedBytes(Arc<AtomicU64>);
 
 impl AcceptedBytes {
     /// Returns the number of bytes so far.
-    pub fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 }
@@ -32,7 +32,7 @@ pub(super) struct CountingStream<S> {
 }
 
 impl<S> CountingStream<S> {
-    pub fn new(stream: S, accepted: AcceptedBytes) -> Self {
+    pub(super) fn new(stream: S, accepted: AcceptedBytes) -> Self {
         Self {
             stream,
             accepted,

@@ -14,7 +14,7 @@ mod pool;
 mod request_body;
 mod send;
 
-pub use node_streams::{BufferedRequest, ConnectSettings, NodeStreams};
-pub use pool::{ConnectionPools, PooledConnection};
-pub use request_body::{BodyMemory, RequestPayload, UpstreamBody};
-pub use send::{NodeRequest, NodeResponse, SendError, SendLimits, send};
+pub(crate) use node_streams::{BufferedRequest, ConnectSettings, NodeStreams};
+pub(crate) use pool::{ConnectionPools, PooledConnection};
+pub(crate) use request_body::{BodyMemory, RequestPayload, UpstreamBody};
+pub(crate) use send::{NodeRequest, NodeResponse, SendError, SendLimits, send};

@@ -40,7 +40,7 @@ const MAX_SHARED_BODY_BYTES: usize = 16 << 10;
 
 /// Streams to one node, one per thread.
 #[derive(Debug)]
-pub struct NodeStreams {
+pub(crate) struct NodeStreams {
     workers: Box<[OnceLock<RpcClient>]>,
     greeting: Greeting,
     dialer: Dialer,
@@ -49,7 +49,7 @@ pub struct NodeStreams {
 
 /// Parameters of connections to nodes.
 #[derive(Clone, Debug, Default)]
-pub struct ConnectSettings {
+pub(crate) struct ConnectSettings {
     /// Number of threads that send requests, each over its own connections.
     pub workers: usize,
     /// Dialer to the nodes' rpc ports.
@@ -58,7 +58,7 @@ pub struct ConnectSettings {
 
 /// A request that is completely in memory.
 #[derive(Clone, Copy, Debug)]
-pub struct BufferedRequest<'a> {
+pub(crate) struct BufferedRequest<'a> {
     /// Method.
     pub method: &'a Method,
     /// Path and query.
@@ -71,7 +71,7 @@ pub struct BufferedRequest<'a> {
 
 impl NodeStreams {
     /// Creates the streams to a node with the rpc address `rpc`. Each is opened at its first use.
-    pub fn new(cluster_id: &str, node: u64, rpc: &str, reach: &ConnectSettings) -> Self {
+    pub(crate) fn new(cluster_id: &str, node: u64, rpc: &str, reach: &ConnectSettings) -> Self {
         let (address, _) = watch::channel(rpc.to_owned());
         Self {
             workers: (0..reach.workers.max(1)).map(|_| OnceLock::new()).collect(),
@@ -105,7 +105,7 @@ impl NodeStreams {
     }
 
     /// Sends a request; `None` if it wasn't sent, and may be sent by HTTP.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         worker: usize,
         request: BufferedRequest<'_>,

@@ -18,14 +18,14 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection to a node, over which requests are sent.
 #[derive(Debug)]
-pub struct PooledConnection {
+pub(crate) struct PooledConnection {
     pub(super) requests: SendRequest<UpstreamBody>,
     pub(super) accepted: AcceptedBytes,
 }
 
 /// Idle connections to one node, per thread.
 #[derive(Debug)]
-pub struct ConnectionPools {
+pub(crate) struct ConnectionPools {
     workers: Box<[CachePadded<Mutex<Vec<IdleConnection>>>]>,
     open: Arc<AtomicUsize>,
 }
@@ -48,7 +48,7 @@ impl Drop for OpenConnection {
 
 impl ConnectionPools {
     /// Creates empty pools for a number of threads.
-    pub fn new(workers: usize) -> Self {
+    pub(crate) fn new(workers: usize) -> Self {
         Self {
             workers: (0..workers.max(1))
                 .map(|_| CachePadded::default())
@@ -62,7 +62,7 @@ impl ConnectionPools {
     }
 
     /// Takes the most recently used connection that is still usable.
-    pub fn take(&self, worker: usize, now: Instant) -> Option<PooledConnection> {
+    pub(crate) fn take(&self, worker: usize, now: Instant) -> Option<PooledConnection> {
         let mut idle = self.worker_pool(worker).lock();
         let is_usable = |idle: &IdleConnection| {
             idle.connection.requests.is_ready()
@@ -74,7 +74,7 @@ impl ConnectionPools {
 
     /// Returns a connection to the pool. Its last request must have been sent, and its last
     /// response been read, completely.
-    pub fn put(&self, worker: usize, connection: PooledConnection, now: Instant) {
+    pub(crate) fn put(&self, worker: usize, connection: PooledConnection, now: Instant) {
         if connection.requests.is_closed() {
             return;
         }
@@ -84,7 +84,7 @@ impl ConnectionPools {
     }
 
     /// Closes connections that have been idle for too long.
-    pub fn close_expired(&self, now: Instant) {
+    pub(crate) fn close_expired(&self, now: Instant) {
         for idle in &self.workers {
             idle.lock().retain(|idle| {
                 !idle.connection.requests.is_closed()
@@ -94,7 +94,7 @@ impl ConnectionPools {
     }
 
     /// Closes all idle connections.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         for idle in &self.workers {
             idle.lock().clear();
         }
@@ -110,7 +110,7 @@ impl ConnectionPools {
     }
 
     /// Number of open connections.
-    pub fn open_connections(&self) -> usize {
+    pub(crate) fn open_connections(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 }

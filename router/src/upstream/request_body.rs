@@ -26,7 +26,7 @@ const MAX_FIRST_POLLS: usize = 2;
 
 /// A request's body, to be sent as often as necessary and possible.
 #[derive(Clone, Debug)]
-pub enum RequestPayload {
+pub(crate) enum RequestPayload {
     /// There is no body.
     Empty,
     /// The complete body.
@@ -37,7 +37,7 @@ pub enum RequestPayload {
 
 /// A body that is still arriving from the client.
 #[derive(Debug)]
-pub struct StreamingBody {
+pub(crate) struct StreamingBody {
     state: Mutex<BodyState>,
     gate: ContinueGate,
 }
@@ -59,7 +59,7 @@ struct BodyState {
 
 /// Memory of one request's body that is buffered to be sent again, accounted to its client.
 #[derive(Debug)]
-pub struct BodyMemory {
+pub(crate) struct BodyMemory {
     memory: Arc<MemoryBudget>,
     client: Option<IpAddr>,
     used: usize,
@@ -77,7 +77,7 @@ impl RequestPayload {
     ///
     /// Up to `max_buffered` bytes are buffered to be sent again, as far as `memory` has room for
     /// them.
-    pub async fn read(
+    pub(crate) async fn read(
         mut source: RequestBody,
         max_buffered: usize,
         expects_continue: bool,
@@ -117,7 +117,7 @@ impl RequestPayload {
     }
 
     /// Body for one attempt; `None` if a part of it is no longer buffered.
-    pub fn attempt_body(&self) -> Option<UpstreamBody> {
+    pub(crate) fn attempt_body(&self) -> Option<UpstreamBody> {
         match self {
             Self::Empty => Some(UpstreamBody::Empty),
             Self::Buffered(bytes) => Some(UpstreamBody::Buffered(bytes.clone())),
@@ -137,7 +137,7 @@ impl RequestPayload {
 
     /// Returns whether the last attempt has forwarded the whole body: before that, no node can have
     /// received it.
-    pub fn is_forwarded(&self) -> bool {
+    pub(crate) fn is_forwarded(&self) -> bool {
         match self {
             Self::Empty | Self::Buffered(_) => true,
             Self::Streaming(streaming) => streaming.state.lock().is_forwarded,
@@ -145,7 +145,7 @@ impl RequestPayload {
     }
 
     /// Complete body, if it is in memory.
-    pub fn buffered(&self) -> Option<&Bytes> {
+    pub(crate) fn buffered(&self) -> Option<&Bytes> {
         static NONE: Bytes = Bytes::new();
         match self {
             Self::Empty => Some(&NONE),
@@ -156,7 +156,7 @@ impl RequestPayload {
 
     /// Returns whether the client aborted the body: then no node has received all of it, and none
     /// has executed the request.
-    pub fn is_aborted(&self) -> bool {
+    pub(crate) fn is_aborted(&self) -> bool {
         match self {
             Self::Empty | Self::Buffered(_) => false,
             Self::Streaming(streaming) => streaming.state.lock().is_aborted,
@@ -288,7 +288,7 @@ impl BodyState {
 
 impl BodyMemory {
     /// Creates an account with nothing used. A `client` is limited in its use of memory.
-    pub fn new(memory: Arc<MemoryBudget>, client: Option<IpAddr>) -> Self {
+    pub(crate) fn new(memory: Arc<MemoryBudget>, client: Option<IpAddr>) -> Self {
         Self {
             memory,
             client,
@@ -321,7 +321,7 @@ impl Drop for BodyMemory {
 
 /// Body of a request to a node.
 #[derive(Debug)]
-pub enum UpstreamBody {
+pub(crate) enum UpstreamBody {
     /// There is no body, or it has been sent.
     Empty,
     /// A single chunk.

@@ -28,7 +28,7 @@ const MAX_READ_BYTES: usize = 64 << 10;
 
 /// Outcome of a request without a response.
 #[derive(Debug, thiserror::Error)]
-pub enum SendError {
+pub(crate) enum SendError {
     /// No byte of the request was sent: the node is unreachable.
     #[error("not sent: {0}")]
     NotSent(String),
@@ -48,7 +48,7 @@ pub enum SendError {
 
 /// Response of a node, and its connection.
 #[derive(Debug)]
-pub struct NodeResponse {
+pub(crate) struct NodeResponse {
     /// The response.
     pub response: Response<Incoming>,
     /// The connection, which is reusable once the response has been read completely.
@@ -59,7 +59,7 @@ pub struct NodeResponse {
 }
 
 /// A request to be sent, over another connection if the first one turns out to be closed.
-pub struct NodeRequest<'a> {
+pub(crate) struct NodeRequest<'a> {
     /// Builds the request; `None` if a part of its body is no longer buffered.
     pub build: &'a (dyn Fn() -> Option<Request<UpstreamBody>> + Sync),
     /// Source of the body.
@@ -70,7 +70,7 @@ pub struct NodeRequest<'a> {
 
 /// Limits for sending a request.
 #[derive(Clone, Copy, Debug)]
-pub struct SendLimits {
+pub(crate) struct SendLimits {
     /// Number of the sending thread.
     pub worker: usize,
     /// Maximum number of connections to the node.
@@ -80,7 +80,7 @@ pub struct SendLimits {
 }
 
 /// Sends a request to a node; `None` if a part of its body is no longer buffered.
-pub async fn send(
+pub(crate) async fn send(
     node: &Arc<Node>,
     request: NodeRequest<'_>,
     limits: SendLimits,

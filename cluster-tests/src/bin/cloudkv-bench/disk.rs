@@ -15,7 +15,7 @@ const MEASURE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Median latency of a 4 KiB write with fdatasync, in microseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct FsyncLatency {
+pub(crate) struct FsyncLatency {
     /// Appended to a new file: its size and blocks change with every write.
     pub growing: f64,
     /// Into space allocated with `fallocate`: its blocks change from unwritten to written.
@@ -26,7 +26,7 @@ pub struct FsyncLatency {
 
 impl FsyncLatency {
     /// Measures in `dir`.
-    pub fn measure(dir: &Path) -> Result<Self> {
+    pub(crate) fn measure(dir: &Path) -> Result<Self> {
         let path = dir.join("fsync-probe");
         let open = || File::create(&path).context("create probe file");
 

@@ -18,7 +18,7 @@ use crate::report::{self, Check, Table, Target};
 
 /// Options of `geo`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Writes per second.
     #[arg(long, default_value_t = 2000)]
     pub rate: u64,
@@ -76,7 +76,7 @@ impl RateResult {
 }
 
 /// Measures, prints and writes the results.
-pub fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!((1..=1000).contains(&args.delay_ms), "--delay-ms: 1 to 1000");
     ensure!((100..=50_000).contains(&args.rate), "--rate: 100 to 50000");
     let report = process::block_on_until_signal(measure(args))?;

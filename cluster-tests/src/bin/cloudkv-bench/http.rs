@@ -14,10 +14,10 @@ use tokio::time::timeout;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A response with its whole body.
-pub type FullResponse = http::Response<Bytes>;
+pub(crate) type FullResponse = http::Response<Bytes>;
 
 /// Sends one request on a connection of its own.
-pub async fn request(
+pub(crate) async fn request(
     addr: SocketAddr,
     method: &str,
     path: &str,
@@ -30,7 +30,7 @@ pub async fn request(
 }
 
 /// Sends a request like [`request`], but any status but 2xx is an error.
-pub async fn expect_success(
+pub(crate) async fn expect_success(
     addr: SocketAddr,
     method: &str,
     path: &str,

@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Responses to paths that begin with `prefix`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// Beginning of the path, up to the key.
     pub prefix: String,
     /// Headers of a GET, without those that hyper adds.
@@ -31,7 +31,7 @@ pub struct Sample {
 
 /// Options of `hyper-server`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// JSON file with the responses.
     #[arg(long)]
     pub answers: PathBuf,
@@ -41,7 +41,7 @@ pub struct Args {
 }
 
 /// Serves until the process is killed or its standard input is closed.
-pub fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     let responses: Vec<CannedResponse> = read_samples(&args.answers)?
         .into_iter()
         .map(CannedResponse::try_from)
@@ -143,7 +143,7 @@ fn header_map(pairs: Vec<(String, String)>) -> Result<HeaderMap> {
 }
 
 /// Returns the headers of a real response, without those that hyper adds by itself.
-pub fn headers_to_copy(headers: &HeaderMap) -> Vec<(String, String)> {
+pub(crate) fn headers_to_copy(headers: &HeaderMap) -> Vec<(String, String)> {
     let added_by_hyper = ["date", "content-length", "connection", "transfer-encoding"];
     headers
         .iter()

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Options of `load`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Address of the server.
     #[arg(long)]
     pub addr: SocketAddr,
@@ -73,7 +73,7 @@ pub struct Args {
 
 impl Args {
     /// Default options for a server.
-    pub fn new(addr: SocketAddr, operation: Operation, path_prefix: &str) -> Self {
+    pub(crate) fn new(addr: SocketAddr, operation: Operation, path_prefix: &str) -> Self {
         Self {
             addr,
             also: Vec::new(),
@@ -99,7 +99,7 @@ impl Args {
     }
 
     /// Returns the command line with these options.
-    pub fn to_command_line(&self) -> Vec<String> {
+    pub(crate) fn to_command_line(&self) -> Vec<String> {
         let mut line = vec!["load".to_owned()];
         let mut add = |name: &str, value: String| line.push(format!("--{name}={value}"));
         add("addr", self.addr.to_string());
@@ -199,14 +199,14 @@ impl Args {
 }
 
 /// Returns a different seed for every run.
-pub fn random_seed() -> u64 {
+pub(crate) fn random_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0_u8)
 }
 
 /// Runs the load and prints the results. Any failed request makes the process fail, after the
 /// results are printed.
-pub fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     let outcome = engine::run(&args.to_spec()?)?;
     if args.json {
         println!("{}", serde_json::to_string(&outcome)?);

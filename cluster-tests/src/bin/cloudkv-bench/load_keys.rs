@@ -9,14 +9,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Digits of the keys' numbers: `k%010d`.
-pub const KEY_DIGITS: usize = 10;
+pub(crate) const KEY_DIGITS: usize = 10;
 /// Maximum number of failed writes; they are repeated until then.
 const MAX_ERRORS: u64 = 1_000_000;
 const LOAD_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
 
 /// Options of `load-keys`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Public address of the node.
     #[arg(long, default_value = "127.0.0.1:8080")]
     pub addr: SocketAddr,
@@ -47,7 +47,7 @@ pub struct Args {
 }
 
 /// Loads the keys and prints the rate; fails unless every key was acknowledged.
-pub fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(
         args.addr.ip().is_loopback(),
         "only servers on loopback may be loaded"

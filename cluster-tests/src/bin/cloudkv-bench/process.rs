@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// A running server; killed when dropped.
 #[derive(Debug)]
-pub struct ChildProcess {
+pub(crate) struct ChildProcess {
     name: String,
     child: tokio::process::Child,
     pid: u32,
@@ -28,7 +28,7 @@ pub struct ChildProcess {
 
 impl ChildProcess {
     /// Starts a program whose output is written to `<dir>/<name>.log`.
-    pub fn start<S: AsRef<OsStr>>(
+    pub(crate) fn start<S: AsRef<OsStr>>(
         name: &str,
         program: &Path,
         args: impl IntoIterator<Item = S>,
@@ -54,12 +54,12 @@ impl ChildProcess {
     }
 
     /// Process id.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Sends SIGKILL, and waits until the process has exited.
-    pub async fn kill(&mut self) -> Result<()> {
+    pub(crate) async fn kill(&mut self) -> Result<()> {
         self.child
             .kill()
             .await
@@ -67,7 +67,7 @@ impl ChildProcess {
     }
 
     /// Returns an error if the process has exited.
-    pub fn check_alive(&mut self) -> Result<()> {
+    pub(crate) fn check_alive(&mut self) -> Result<()> {
         match self
             .child
             .try_wait()
@@ -79,7 +79,7 @@ impl ChildProcess {
     }
 
     /// Calls `probe` every 2 ms until it returns a value, the process exits or `limit` has passed.
-    pub async fn wait_for<T, F>(
+    pub(crate) async fn wait_for<T, F>(
         &mut self,
         what: &str,
         limit: Duration,
@@ -105,7 +105,7 @@ impl ChildProcess {
 }
 
 /// Runs one of this program's subcommands and returns its standard output.
-pub async fn run_subcommand(args: &[String], limit: Duration) -> Result<String> {
+pub(crate) async fn run_subcommand(args: &[String], limit: Duration) -> Result<String> {
     let own = std::env::current_exe().context("find own program")?;
     let child = Command::new(own)
         .args(args)
@@ -128,14 +128,14 @@ pub async fn run_subcommand(args: &[String], limit: Duration) -> Result<String> 
 }
 
 /// Runs the load generator in a process of its own.
-pub async fn run_load(args: &load::Args) -> Result<LoadResult> {
+pub(crate) async fn run_load(args: &load::Args) -> Result<LoadResult> {
     let limit = Duration::from_secs_f64(args.seconds + args.warmup + 60.0);
     let json = run_subcommand(&args.to_command_line(), limit).await?;
     serde_json::from_str(&json).context("result of the load generator")
 }
 
 /// Runs `work` on a runtime of this thread; a signal drops it and with it all children.
-pub fn block_on_until_signal<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) fn block_on_until_signal<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -150,7 +150,7 @@ pub fn block_on_until_signal<T>(work: impl Future<Output = Result<T>>) -> Result
 }
 
 /// Returns a port that was free a moment ago, for programs that can't choose one themselves.
-pub async fn free_port() -> Result<u16> {
+pub(crate) async fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0))
         .await
         .context("find a free port")?;
@@ -159,7 +159,7 @@ pub async fn free_port() -> Result<u16> {
 
 /// Creates a directory below `parent`, removed when dropped. It must be on a real disk: on tmpfs an
 /// fsync costs nothing and every measurement of writes would be worthless.
-pub fn work_dir(parent: &Path) -> Result<TempDir> {
+pub(crate) fn work_dir(parent: &Path) -> Result<TempDir> {
     const TMPFS_MAGIC: u64 = 0x0102_1994;
     std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
     let kind = rustix::fs::statfs(parent).context("statfs")?.f_type;
@@ -176,7 +176,7 @@ pub fn work_dir(parent: &Path) -> Result<TempDir> {
 }
 
 /// Bytes of disk space used by the files below `dir`.
-pub fn disk_usage(dir: &Path) -> Result<u64> {
+pub(crate) fn disk_usage(dir: &Path) -> Result<u64> {
     use std::os::unix::fs::MetadataExt;
     let mut total = 0;
     for entry in std::fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {

@@ -8,7 +8,7 @@ use std::fs;
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// User and system time of a process so far, in seconds.
-pub fn cpu_seconds(pid: u32) -> Result<f64> {
+pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     let path = format!("/proc/{pid}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     parse_cpu_seconds(&stat).with_context(|| format!("parse {path}"))
@@ -26,7 +26,7 @@ fn parse_cpu_seconds(stat: &str) -> Option<f64> {
 
 /// Memory of a process in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct MemoryUsage {
+pub(crate) struct MemoryUsage {
     /// Resident set size now.
     pub rss: u64,
     /// Peak resident set size.
@@ -37,7 +37,7 @@ pub struct MemoryUsage {
 
 impl MemoryUsage {
     /// Reads the memory of a process.
-    pub fn of_process(pid: u32) -> Result<Self> {
+    pub(crate) fn of_process(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/status");
         let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
         Ok(Self {
@@ -61,7 +61,7 @@ fn kilobytes(text: &str, field: &str) -> Option<u64> {
 
 /// The machine of a run.
 #[derive(Debug, Clone, Serialize)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// Name of the processor.
     pub cpu: String,
     /// Number of processors that this process may use.
@@ -76,7 +76,7 @@ pub struct Machine {
 
 impl Machine {
     /// Reads the machine's description; values that can't be read are left empty.
-    pub fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let cpu = read("/proc/cpuinfo")
             .lines()

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 /// Median; of an even number of values the lower one. Zero without values.
-pub fn median(values: &mut [f64]) -> f64 {
+pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values
         .get(values.len().saturating_sub(1) / 2)
@@ -17,7 +17,7 @@ pub fn median(values: &mut [f64]) -> f64 {
 /// Bound of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Target {
+pub(crate) enum Target {
     /// The value must be this or more.
     AtLeast(f64),
     /// The value must be this or less.
@@ -26,7 +26,7 @@ pub enum Target {
 
 /// A value that is compared with a target.
 #[derive(Debug, Clone, Serialize)]
-pub struct Check {
+pub(crate) struct Check {
     /// Name of the value.
     pub what: String,
     /// Measured value; `None` if it couldn't be measured.
@@ -39,7 +39,7 @@ pub struct Check {
 
 impl Check {
     /// Creates a check of a value against its target.
-    pub fn new(
+    pub(crate) fn new(
         what: impl Into<String>,
         value: Option<f64>,
         unit: &'static str,
@@ -54,7 +54,7 @@ impl Check {
     }
 
     /// Returns whether the target is met; `None` without a value.
-    pub fn passes(&self) -> Option<bool> {
+    pub(crate) fn passes(&self) -> Option<bool> {
         self.value.map(|value| match self.target {
             Target::AtLeast(least) => value >= least,
             Target::AtMost(most) => value <= most,
@@ -85,14 +85,14 @@ impl Check {
 
 /// A table that is readable as plain text, and valid Markdown.
 #[derive(Debug, Clone)]
-pub struct Table {
+pub(crate) struct Table {
     title: String,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// Creates an empty table with its header.
-    pub fn new(title: &str, head: &[&str]) -> Self {
+    pub(crate) fn new(title: &str, head: &[&str]) -> Self {
         let head = head.iter().map(|&cell| cell.to_owned()).collect();
         Self {
             title: title.to_owned(),
@@ -101,19 +101,19 @@ impl Table {
     }
 
     /// Creates the table of verdicts.
-    pub fn of_checks(checks: &[Check]) -> Self {
+    pub(crate) fn of_checks(checks: &[Check]) -> Self {
         let mut table = Self::new("Targets", &["what", "measured", "target", "verdict"]);
         checks.iter().for_each(|check| table.add(check.row()));
         table
     }
 
     /// Adds a row.
-    pub fn add(&mut self, row: Vec<String>) {
+    pub(crate) fn add(&mut self, row: Vec<String>) {
         self.rows.push(row);
     }
 
     /// Renders the table: first column aligned to the left, the others to the right.
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let columns = self.rows[0].len();
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
@@ -150,7 +150,7 @@ impl Table {
 }
 
 /// Prints the Markdown and writes it next to the JSON at `out`.
-pub fn publish(out: &Path, json: &impl Serialize, markdown: &str) -> Result<()> {
+pub(crate) fn publish(out: &Path, json: &impl Serialize, markdown: &str) -> Result<()> {
     println!("{markdown}");
     let table = out.with_extension("md");
     std::fs::write(&table, markdown).with_context(|| format!("write {}", table.display()))?;

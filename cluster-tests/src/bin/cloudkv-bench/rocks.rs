@@ -18,7 +18,7 @@ const CACHE_BYTES: usize = 256 << 20;
 
 /// Options of `rocksdb`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Directory for the data.
     #[arg(long)]
     pub data_dir: PathBuf,
@@ -32,7 +32,7 @@ pub struct Args {
 
 /// Throughput of RocksDB with values of one size.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Throughput {
+pub(crate) struct Throughput {
     /// Bytes of a value.
     pub value_size: usize,
     /// Puts per second, in batches of 64 with one fdatasync each.
@@ -44,7 +44,7 @@ pub struct Throughput {
 }
 
 /// Measures and prints JSON.
-pub fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(
         (0.1..=600.0).contains(&args.seconds),
         "--seconds: 0.1 to 600"

@@ -20,7 +20,7 @@ const INSTALL_COMMAND: &str = "apt-get install haproxy nginx-light";
 
 /// Options of `router`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Seconds of measurement for each number.
     #[arg(long, default_value_t = 4.0)]
     pub seconds: f64,
@@ -77,7 +77,7 @@ struct Route {
 }
 
 /// Measures, prints and writes the results.
-pub fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(
         (0.5..=600.0).contains(&args.seconds),
         "--seconds: 0.5 to 600"

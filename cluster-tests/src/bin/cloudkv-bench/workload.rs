@@ -9,16 +9,16 @@ const SEED_BYTES: usize = 8;
 
 /// A small, fast generator (SplitMix64): the client's own work must not be what is measured.
 #[derive(Debug, Clone)]
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// Creates a generator that always returns the same sequence for the same seed.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// Returns the next 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -27,13 +27,13 @@ impl Random {
     }
 
     /// Returns a number below `bound`, uniform except for a bias under `bound / 2^64`.
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 }
 
 /// Fills `value` with the bytes of `key`'s value for `seed`.
-pub fn fill_value(value: &mut [u8], key: u64, seed: u64) {
+pub(crate) fn fill_value(value: &mut [u8], key: u64, seed: u64) {
     let (head, rest) = value.split_at_mut(value.len().min(SEED_BYTES));
     head.copy_from_slice(&seed.to_le_bytes()[..head.len()]);
     let mut random = value_stream(key, seed);
@@ -43,7 +43,7 @@ pub fn fill_value(value: &mut [u8], key: u64, seed: u64) {
 }
 
 /// Returns whether `value` was written for `key`; with `seed` given, exactly with that seed.
-pub fn is_valid_value(value: &[u8], key: u64, seed: Option<u64>) -> bool {
+pub(crate) fn is_valid_value(value: &[u8], key: u64, seed: Option<u64>) -> bool {
     let Some((head, rest)) = value.split_first_chunk::<SEED_BYTES>() else {
         return false;
     };
@@ -74,7 +74,7 @@ fn value_stream(key: u64, seed: u64) -> Random {
     serde::Deserialize,
 )]
 #[serde(rename_all = "UPPERCASE")]
-pub enum Operation {
+pub(crate) enum Operation {
     /// Reads a key.
     Get,
     /// Writes a key.
@@ -83,7 +83,7 @@ pub enum Operation {
 
 impl Operation {
     /// HTTP method.
-    pub fn method(self) -> &'static str {
+    pub(crate) fn method(self) -> &'static str {
         match self {
             Self::Get => "GET",
             Self::Put => "PUT",
@@ -104,7 +104,7 @@ impl Operation {
     serde::Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
-pub enum Dialect {
+pub(crate) enum Dialect {
     /// A key's value is read and written at its path.
     #[default]
     Paths,
@@ -114,7 +114,7 @@ pub enum Dialect {
 
 /// Request bytes built once; each request copies them and patches key and value in place.
 #[derive(Debug, Clone)]
-pub struct RequestTemplate {
+pub(crate) struct RequestTemplate {
     bytes: Vec<u8>,
     digits: std::ops::Range<usize>,
     value: std::ops::Range<usize>,
@@ -125,7 +125,7 @@ pub struct RequestTemplate {
 impl RequestTemplate {
     /// Creates requests to etcd's JSON gateway, for a key whose base64 is `k<digits>`: with seven
     /// digits that is one. The base64 of a value is as random as its bytes would be.
-    pub fn etcd(operation: Operation, host: &str, digits: usize, value_size: usize) -> Self {
+    pub(crate) fn etcd(operation: Operation, host: &str, digits: usize, value_size: usize) -> Self {
         let mut body = b"{\"key\":\"k".to_vec();
         let first_digit = body.len();
         body.resize(first_digit + digits, b'0');
@@ -160,7 +160,7 @@ impl RequestTemplate {
 
     /// Creates requests for `<prefix>k<digits><suffix>`; only a PUT has a body, of `value_size`
     /// bytes.
-    pub fn new(
+    pub(crate) fn new(
         operation: Operation,
         host: &str,
         (prefix, suffix): (&str, &str),
@@ -190,7 +190,7 @@ impl RequestTemplate {
     }
 
     /// Appends the request for `key` to `out`.
-    pub fn append(&self, out: &mut Vec<u8>, key: u64, seed: u64) {
+    pub(crate) fn append(&self, out: &mut Vec<u8>, key: u64, seed: u64) {
         let start = out.len();
         out.extend_from_slice(&self.bytes);
         let request = &mut out[start..];

@@ -26,7 +26,7 @@ const MIN_CATCH_UP_FACTOR: f64 = 5.0;
 const MIN_LOAD_SHARE: f64 = 0.9;
 
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Minutes for which the region is cut off
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
@@ -44,7 +44,7 @@ pub struct Args {
     clients: usize,
 }
 
-pub async fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let options = RegionOptions {
         shards: 8,
         ..RegionOptions::default()

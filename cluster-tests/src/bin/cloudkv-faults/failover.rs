@@ -20,7 +20,7 @@ const MAX_MEDIAN_OUTAGE: Duration = Duration::from_millis(800);
 const MAX_OUTAGE: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Number of kills
     #[arg(long, default_value_t = 50)]
     kills: u32,
@@ -32,7 +32,7 @@ pub struct Args {
     node_args: Vec<String>,
 }
 
-pub async fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let options = RegionOptions {
         shards: args.shards,
         args: args.node_args.clone(),

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use cloudkv_cluster_tests::faults::{FaultKind, RunOptions, run as run_faults};
 
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Seed of faults and load; random by default. Printed first
     #[arg(long)]
     seed: Option<u64>,
@@ -27,7 +27,7 @@ pub struct Args {
     kinds: Vec<FaultKind>,
 }
 
-pub async fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let seed = args.seed.unwrap_or_else(new_seed);
     println!("--seed {seed} --minutes {}", args.minutes);
     let mut options = RunOptions::new(seed, Duration::from_secs_f64(args.minutes * 60.0));
@@ -53,7 +53,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Returns a new seed: short, so that it is easily passed on.
-pub fn new_seed() -> u64 {
+pub(crate) fn new_seed() -> u64 {
     let random = uuid::Uuid::new_v4();
     u64::from(u32::from_be_bytes(
         random.into_bytes()[..4].try_into().expect("4 bytes"),

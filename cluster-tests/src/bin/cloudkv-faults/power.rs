@@ -9,7 +9,7 @@ use cloudkv_cluster_tests::power::Disk;
 use super::mixed::new_seed;
 
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Seed of power losses and load; random by default. Printed first
     #[arg(long)]
     seed: Option<u64>,
@@ -31,7 +31,7 @@ pub struct Args {
     clients: Option<u32>,
 }
 
-pub async fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let seed = args.seed.unwrap_or_else(new_seed);
     let is_one = args.regions == "1";
     let nodes = args.nodes.unwrap_or(if is_one { 3 } else { 1 });

@@ -24,7 +24,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_OUTAGE: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Number of region losses
     #[arg(long, default_value_t = 6)]
     rounds: u32,
@@ -48,7 +48,7 @@ struct Scenario {
     bucket: Bucket,
 }
 
-pub async fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let mut scene = Scenario::start(args).await;
     let (mut times, mut requests, mut unknown) = (vec![], 0, 0);
     for round in 1..=args.rounds {

@@ -9,7 +9,7 @@ use cloudkv_cluster_tests::faults::{FaultKind, RegionsOptions, run_regions};
 use crate::mixed::new_seed;
 
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Seed of faults and load; random by default. Printed first
     #[arg(long)]
     seed: Option<u64>,
@@ -33,7 +33,7 @@ pub struct Args {
     join: bool,
 }
 
-pub async fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let seed = args.seed.unwrap_or_else(new_seed);
     let (minutes, each) = (args.minutes, args.each.parse()?);
     println!("regions --seed {seed} --minutes {minutes} --each {each}");

@@ -13,13 +13,13 @@ use hdrhistogram::Histogram;
 use crate::rejoin_volume::{self, VolumeArgs};
 
 /// Seat of the node that loses its disk.
-pub const REJOINING_SEAT: usize = 2;
+pub(crate) const REJOINING_SEAT: usize = 2;
 
 /// Maximum time for the node to be restored.
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(1200);
 
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Number of keys
     #[arg(long, default_value_t = 1_000_000)]
     keys: u64,
@@ -42,7 +42,7 @@ pub struct Args {
     volume: VolumeArgs,
 }
 
-pub async fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(volume) = args.volume.params() {
         return rejoin_volume::run(args, &volume).await;
     }
@@ -111,7 +111,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Formats the number of requests, and their latencies.
-pub fn latency_summary(latencies: &Histogram<u64>) -> String {
+pub(crate) fn latency_summary(latencies: &Histogram<u64>) -> String {
     let millis = |quantile| latencies.value_at_quantile(quantile) as f64 / 1000.0;
     format!(
         "{} requests, median {:.2} ms, 99 % within {:.2} ms, longest {:.0} ms",

@@ -29,7 +29,7 @@ const MAX_P99_FACTOR: f64 = 3.0;
 
 /// Amount of data, and rates.
 #[derive(Clone, Debug, clap::Args)]
-pub struct VolumeArgs {
+pub(crate) struct VolumeArgs {
     /// MiB of values that the region holds, instead of `--keys` small ones; only writes are sent
     /// then, at `--writes-mib-per-s`
     #[arg(long)]
@@ -46,7 +46,7 @@ pub struct VolumeArgs {
 }
 
 /// Parameters of the measurement.
-pub struct VolumeParams {
+pub(crate) struct VolumeParams {
     keys: u64,
     value_bytes: usize,
     /// Writes per second.
@@ -57,7 +57,7 @@ pub struct VolumeParams {
 
 impl VolumeArgs {
     /// Returns the parameters of the run, if `--data-mib` is given.
-    pub fn params(&self) -> Option<VolumeParams> {
+    pub(crate) fn params(&self) -> Option<VolumeParams> {
         let value = self.value_kib << 10;
         let mib = f64::from(1 << 20);
         Some(VolumeParams {
@@ -79,7 +79,7 @@ struct SnapshotCounts {
     bytes: u64,
 }
 
-pub async fn run(args: &Args, volume: &VolumeParams) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &Args, volume: &VolumeParams) -> anyhow::Result<()> {
     let options = RegionOptions {
         shards: args.shards,
         args: args.node_args.clone(),

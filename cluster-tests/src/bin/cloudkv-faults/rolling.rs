@@ -5,7 +5,7 @@ use cloudkv_cluster_tests::faults::{LoadPattern, PlainLoad};
 use cloudkv_cluster_tests::region::{Region, RegionOptions};
 
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Clients, all nodes together
     #[arg(long, default_value_t = 48)]
     clients: usize,
@@ -20,7 +20,7 @@ pub struct Args {
     shards: u32,
 }
 
-pub async fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let options = RegionOptions {
         shards: args.shards,
         ..RegionOptions::default()

@@ -11,7 +11,7 @@ use cloudkv_cluster_tests::region::{Region, RegionOptions};
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Minutes of load
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
@@ -23,7 +23,7 @@ pub struct Args {
     shards: u32,
 }
 
-pub async fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let options = RegionOptions {
         shards: args.shards,
         ..RegionOptions::default()

@@ -10,7 +10,7 @@ use cloudkv_cluster_tests::faults::{RegionsOptions, run_regions};
 use crate::mixed::new_seed;
 
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Older build of cloudkv-node
     #[arg(long)]
     old_binary: PathBuf,
@@ -31,7 +31,7 @@ pub struct Args {
     clients: u32,
 }
 
-pub async fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let old = std::path::absolute(&args.old_binary)?;
     ensure!(old.is_file(), "there is no file {}", old.display());
     let seed = args.seed.unwrap_or_else(new_seed);

@@ -40,7 +40,7 @@ pub(in crate::faults) struct PowerLossCounts {
 
 impl PowerLossCounts {
     /// Returns the number of power losses.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.none + self.one + self.several + self.regions + self.all
     }
 
@@ -104,7 +104,11 @@ pub(in crate::faults) struct PowerNemesis<'a, Answered> {
 
 impl<'a, Answered: Fn() -> u64> PowerNemesis<'a, Answered> {
     /// Creates a nemesis for these nodes.
-    pub fn new(region: &'a mut Region, nodes_per_region: usize, answered_calls: Answered) -> Self {
+    pub(crate) fn new(
+        region: &'a mut Region,
+        nodes_per_region: usize,
+        answered_calls: Answered,
+    ) -> Self {
         Self {
             region,
             nodes_per_region,
@@ -117,7 +121,7 @@ impl<'a, Answered: Fn() -> u64> PowerNemesis<'a, Answered> {
     ///
     /// # Panics
     /// Panics if a node doesn't come back, or has exited without permission or a clear error.
-    pub async fn carry_out(&mut self, power_loss: &PowerLoss) {
+    pub(crate) async fn carry_out(&mut self, power_loss: &PowerLoss) {
         self.set_disk_faults(power_loss, None);
         tokio::time::sleep(power_loss.load_duration).await;
         if let Some(seat) = power_loss.killed_first {
@@ -155,7 +159,7 @@ impl<'a, Answered: Fn() -> u64> PowerNemesis<'a, Answered> {
     }
 
     /// Ends all disk faults.
-    pub fn clear_disk_faults(&self) {
+    pub(crate) fn clear_disk_faults(&self) {
         for member in &self.region.nodes {
             member.disk().set_faults(DiskFaults::default());
         }
@@ -236,7 +240,7 @@ impl<'a, Answered: Fn() -> u64> PowerNemesis<'a, Answered> {
 
     /// Waits until all nodes and groups are healthy: nodes whose disks have failed may exit
     /// meanwhile.
-    pub async fn heal(&mut self) {
+    pub(crate) async fn heal(&mut self) {
         self.clear_disk_faults();
         let deadline = Instant::now() + HEALTHY_TIMEOUT;
         loop {

@@ -51,7 +51,7 @@ pub(super) struct RegionsContext {
 
 impl RegionsContext {
     /// Creates the buckets.
-    pub async fn start(cluster: &MultiRegionCluster, regions: usize) -> Arc<Self> {
+    pub(super) async fn start(cluster: &MultiRegionCluster, regions: usize) -> Arc<Self> {
         let started = Instant::now();
         let origin = RunStart::now();
         let api = cluster.api(0);
@@ -84,16 +84,16 @@ impl RegionsContext {
     }
 
     /// Returns the number of regions that have clients; they are the first ones.
-    pub fn region_count(&self) -> usize {
+    pub(super) fn region_count(&self) -> usize {
         usize::try_from(self.active_regions.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     /// Returns true if the run is to end: it is over, or a key has failed.
-    pub fn is_stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed) || self.own_keys.iter().any(|keys| keys.is_stopped())
     }
 
-    pub fn stop_all(&self) {
+    pub(super) fn stop_all(&self) {
         self.stop.store(true, Ordering::Relaxed);
         for keys in &self.own_keys {
             keys.stop.store(true, Ordering::Relaxed);
@@ -101,23 +101,23 @@ impl RegionsContext {
     }
 
     /// Returns nanoseconds since the run's start.
-    pub fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Returns the generation of shared keys that is used now.
-    pub fn shared_generation(&self) -> u64 {
+    pub(super) fn shared_generation(&self) -> u64 {
         self.started.elapsed().as_secs() / SHARED_GENERATION_SECS
     }
 
     /// Returns the generations of a region's own keys that other regions read now.
-    pub fn readable_generations(&self, region: usize) -> std::ops::RangeInclusive<u64> {
+    pub(super) fn readable_generations(&self, region: usize) -> std::ops::RangeInclusive<u64> {
         let now = self.own_keys[region].history.generation();
         now.saturating_sub(READ_BACK_GENERATIONS)..=now
     }
 
     /// Checks all regions' calls on a key that one region owns.
-    pub fn check_own_key(
+    pub(super) fn check_own_key(
         &self,
         region: usize,
         key: KeyName,
@@ -150,23 +150,23 @@ impl RegionsContext {
     }
 
     /// Returns the number of all calls by outcome.
-    pub fn counts(&self) -> OutcomeCounts {
+    pub(super) fn counts(&self) -> OutcomeCounts {
         OutcomeCounts::sum(self.histories().map(|history| &history.counts))
     }
 
     /// Returns the responses that no client should have got.
-    pub fn anomalies(&self) -> Vec<String> {
+    pub(super) fn anomalies(&self) -> Vec<String> {
         self.histories().flat_map(History::anomalies).collect()
     }
 
     /// Returns the buckets in which all regions must converge.
-    pub fn buckets(&self) -> Vec<Bucket> {
+    pub(super) fn buckets(&self) -> Vec<Bucket> {
         let all = self.own_keys.iter().chain([&self.shared_keys]);
         all.map(|shared| shared.bucket.clone()).collect()
     }
 
     /// Takes the calls on shared keys.
-    pub fn take_shared_calls(&self) -> HashMap<KeyName, Vec<RegionCall>> {
+    pub(super) fn take_shared_calls(&self) -> HashMap<KeyName, Vec<RegionCall>> {
         self.shared_calls.take_all()
     }
 }

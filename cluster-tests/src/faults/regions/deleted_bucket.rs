@@ -76,7 +76,7 @@ pub(super) async fn delete_under_partition(
 
 impl DeletedBucket {
     /// Waits until every node reports to readers and writers that the bucket doesn't exist.
-    pub async fn wait_deleted(&self, cluster: &MultiRegionCluster) {
+    pub(super) async fn wait_deleted(&self, cluster: &MultiRegionCluster) {
         for seat in cluster.running() {
             let what = format!("node {seat} knows that the bucket was deleted");
             let api = cluster.api(seat);

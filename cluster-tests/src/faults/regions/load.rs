@@ -46,7 +46,7 @@ pub(super) struct FinishedLoad {
 
 impl RegionsLoad {
     /// Creates the load; at first only the client that lists buckets calls.
-    pub fn new(
+    pub(super) fn new(
         context: &Arc<RegionsContext>,
         clients_per_node: u32,
         seed: u64,
@@ -75,7 +75,7 @@ impl RegionsLoad {
     }
 
     /// Starts the clients of the next region, which must serve already.
-    pub fn add_region(&mut self) {
+    pub(super) fn add_region(&mut self) {
         let region = self.checkers.len();
         let context = &self.context;
         context.active_regions.fetch_add(1, Ordering::Relaxed);
@@ -125,7 +125,7 @@ impl RegionsLoad {
     ///
     /// # Panics
     /// Panics if a check has panicked.
-    pub async fn stop(self) -> FinishedLoad {
+    pub(super) async fn stop(self) -> FinishedLoad {
         self.context.stop_all();
         self.bucket_list_context.stop.store(true, Ordering::Relaxed);
         let mut failures = vec![];
@@ -151,7 +151,7 @@ impl RegionsLoad {
 
 impl FinishedLoad {
     /// Returns the wrong responses to bucket lists.
-    pub fn anomalies(&self) -> Vec<String> {
+    pub(super) fn anomalies(&self) -> Vec<String> {
         self.bucket_list_context.history.anomalies()
     }
 }

@@ -26,7 +26,7 @@ pub(super) struct RegionCall {
 
 impl RegionCall {
     /// Creates a call without a session token or a time to live.
-    pub fn without_session(region: usize, record: CallRecord) -> Self {
+    pub(super) fn without_session(region: usize, record: CallRecord) -> Self {
         Self {
             region,
             record,
@@ -37,7 +37,7 @@ impl RegionCall {
     }
 
     /// Returns the version that it read or wrote.
-    pub fn version(&self) -> Option<Version> {
+    pub(super) fn version(&self) -> Option<Version> {
         Version::from_etag(self.record.etag.as_deref()?)
     }
 }
@@ -60,19 +60,19 @@ impl fmt::Display for RegionCall {
 pub(super) struct RegionCalls(Mutex<HashMap<KeyName, Vec<RegionCall>>>);
 
 impl RegionCalls {
-    pub fn add(&self, key: KeyName, call: RegionCall) {
+    pub(super) fn add(&self, key: KeyName, call: RegionCall) {
         let mut calls = self.0.lock().expect("no client panics here");
         calls.entry(key).or_default().push(call);
     }
 
     /// Takes the calls on a key.
-    pub fn take(&self, key: KeyName) -> Vec<RegionCall> {
+    pub(super) fn take(&self, key: KeyName) -> Vec<RegionCall> {
         let mut calls = self.0.lock().expect("no client panics here");
         calls.remove(&key).unwrap_or_default()
     }
 
     /// Takes all calls.
-    pub fn take_all(&self) -> HashMap<KeyName, Vec<RegionCall>> {
+    pub(super) fn take_all(&self) -> HashMap<KeyName, Vec<RegionCall>> {
         std::mem::take(&mut self.0.lock().expect("no client panics here"))
     }
 }
@@ -83,14 +83,14 @@ pub(super) struct RunStart(pub u64);
 
 impl RunStart {
     /// Creates the origin of a run that begins now.
-    pub fn now() -> Self {
+    pub(super) fn now() -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let nanos = since.map_or(0, |since| since.as_nanos());
         Self(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
     /// Returns the wall clock time at a time of the run, in nanoseconds.
-    pub fn wall_time(self, since_start: u64) -> u64 {
+    pub(super) fn wall_time(self, since_start: u64) -> u64 {
         self.0.saturating_add(since_start)
     }
 }

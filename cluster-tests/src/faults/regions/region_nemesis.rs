@@ -40,7 +40,7 @@ struct ActiveFault {
 
 impl<'a> RegionNemesis<'a> {
     /// Creates a nemesis for these regions.
-    pub fn new(cluster: &'a mut MultiRegionCluster) -> Self {
+    pub(super) fn new(cluster: &'a mut MultiRegionCluster) -> Self {
         Self {
             cluster,
             counts: FaultCounts::default(),
@@ -55,7 +55,7 @@ impl<'a> RegionNemesis<'a> {
     ///
     /// # Panics
     /// Panics if a node doesn't come back, or has exited by itself.
-    pub async fn carry_out(&mut self, step: &FaultStep) {
+    pub(super) async fn carry_out(&mut self, step: &FaultStep) {
         let mut rng = Rng::new(step.seed);
         let seat = self.resolve_target(step.target, &mut rng).await;
         let second = match step.second_fault {
@@ -75,7 +75,7 @@ impl<'a> RegionNemesis<'a> {
     }
 
     /// Removes all network faults.
-    pub fn heal(&mut self) {
+    pub(super) fn heal(&mut self) {
         self.cluster.network.heal();
         self.assert_all_run();
     }

@@ -42,7 +42,7 @@ pub(super) struct SessionClient {
 
 impl SessionClient {
     /// Creates a client that begins in this region.
-    pub fn new(
+    pub(super) fn new(
         field: &Arc<RegionsContext>,
         number: u32,
         region: usize,
@@ -64,7 +64,7 @@ impl SessionClient {
     }
 
     /// Calls until the run is stopped.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         while !self.context.is_stopped() {
             if self.changes_region && self.rng.chance_permille(REGION_CHANGES_PERMILLE) {
                 self.region = self.rng.index(self.context.region_count());

@@ -144,7 +144,7 @@ impl StaticTable {
     }
 
     /// Returns the index and the entry of a name, if the table has it.
-    pub fn find(&self, name: &HeaderName) -> Option<(u8, &StaticEntry)> {
+    pub(super) fn find(&self, name: &HeaderName) -> Option<(u8, &StaticEntry)> {
         for slot in probe_slots(name) {
             let index = self.slots[slot];
             let entry = self.get(index)?;
@@ -156,14 +156,14 @@ impl StaticTable {
     }
 
     /// Returns the entry at an index.
-    pub fn get(&self, index: u8) -> Option<&StaticEntry> {
+    pub(super) fn get(&self, index: u8) -> Option<&StaticEntry> {
         self.entries.get(usize::from(index).checked_sub(1)?)
     }
 }
 
 impl StaticEntry {
     /// Returns the index of a value, if the entry has it.
-    pub fn value_index(&self, value: &HeaderValue) -> Option<usize> {
+    pub(super) fn value_index(&self, value: &HeaderValue) -> Option<usize> {
         self.values.iter().position(|known| known == value)
     }
 }

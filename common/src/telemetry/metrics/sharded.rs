@@ -26,14 +26,14 @@ impl<T: Default> Default for Sharded<T> {
 
 impl<T> Sharded<T> {
     /// Returns this thread's copy.
-    pub fn local(&self) -> &T {
+    pub(super) fn local(&self) -> &T {
         // A thread that ends may have lost its index; any copy is correct.
         let shard = SHARD_INDEX.try_with(Cell::get).unwrap_or_default();
         &self.0[shard % SHARD_COUNT]
     }
 
     /// Returns all copies, to add them up.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|shard| &**shard)
     }
 }

@@ -34,13 +34,13 @@ pub(super) struct StatusReport {
 
 impl StatusReport {
     /// Nodes of this node's region that weren't removed.
-    pub fn region_nodes(&self) -> impl Iterator<Item = &NodeReport> {
+    pub(super) fn region_nodes(&self) -> impl Iterator<Item = &NodeReport> {
         let present = self.nodes.iter().filter(|node| !node.is_removed());
         present.filter(|node| node.region == self.region)
     }
 
     /// This node's region.
-    pub fn home_region(&self) -> Option<&RegionReport> {
+    pub(super) fn home_region(&self) -> Option<&RegionReport> {
         self.regions.iter().find(|region| region.here)
     }
 }
@@ -108,7 +108,7 @@ pub(super) struct NodeReport {
 }
 
 impl NodeReport {
-    pub fn is_removed(&self) -> bool {
+    pub(super) fn is_removed(&self) -> bool {
         self.state == "removed"
     }
 }
@@ -127,12 +127,12 @@ pub(super) struct GroupReport {
 }
 
 impl GroupReport {
-    pub fn is_shard(&self) -> bool {
+    pub(super) fn is_shard(&self) -> bool {
         self.group.starts_with("shard-")
     }
 
     /// Members that are behind, with the number of entries.
-    pub fn behind(&self) -> impl Iterator<Item = (u64, u64)> {
+    pub(super) fn behind(&self) -> impl Iterator<Item = (u64, u64)> {
         self.lag.iter().filter_map(|lag| {
             let (node, entries) = lag.split_once(": ")?;
             let behind = (node.parse().ok()?, entries.parse().ok()?);

@@ -10,7 +10,7 @@ pub(super) struct NodeNames(BTreeMap<u64, String>);
 
 impl NodeNames {
     /// Chooses a name for each node of a status.
-    pub fn of(status: &StatusReport) -> Self {
+    pub(super) fn of(status: &StatusReport) -> Self {
         let name = |node: &NodeReport| {
             let name = match (
                 is_unique(status, node, short_name),
@@ -27,18 +27,18 @@ impl NodeNames {
     }
 
     /// Name of a node; its number if there is no other.
-    pub fn get(&self, node: u64) -> String {
+    pub(super) fn get(&self, node: u64) -> String {
         let name = self.0.get(&node).filter(|name| !name.is_empty());
         name.cloned().unwrap_or_else(|| node.to_string())
     }
 
     /// Names of several nodes, sorted and separated by commas.
-    pub fn list(&self, nodes: &[u64]) -> String {
+    pub(super) fn list(&self, nodes: &[u64]) -> String {
         self.sorted(nodes.iter().copied()).join(", ")
     }
 
     /// Names of several nodes, sorted.
-    pub fn sorted(&self, nodes: impl IntoIterator<Item = u64>) -> Vec<String> {
+    pub(super) fn sorted(&self, nodes: impl IntoIterator<Item = u64>) -> Vec<String> {
         let mut names: Vec<String> = nodes.into_iter().map(|node| self.get(node)).collect();
         names.sort_unstable();
         names

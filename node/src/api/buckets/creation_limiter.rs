@@ -23,7 +23,7 @@ const PRUNE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Limits that the operator sets on creations.
 #[derive(Clone, Debug, Default)]
-pub struct CreationSettings {
+pub(crate) struct CreationSettings {
     /// Number of buckets that an address may create within an hour; 0: unlimited.
     pub per_hour: u32,
     /// Proxies that are trusted to name the client of a request.

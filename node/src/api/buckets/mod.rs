@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use cloudkv_common::network::Network;
 
-pub use self::creation_limiter::CreationSettings;
+pub(crate) use self::creation_limiter::CreationSettings;
 pub(crate) use self::creation_limiter::{CreationLimitExceeded, CreationLimiter, RequestSource};
 pub(crate) use self::handlers::{create, delete, list, modify};
 use crate::api::http::receive::BodyReader;

@@ -11,7 +11,7 @@ use http::header::ACCEPT;
 type Rank = (u16, u8);
 
 /// Returns whether the client prefers JSON to plain text.
-pub fn prefers_json(headers: &HeaderMap) -> bool {
+pub(crate) fn prefers_json(headers: &HeaderMap) -> bool {
     let (mut json, mut text): (AcceptedRange, AcceptedRange) =
         (AcceptedRange::default(), AcceptedRange::default());
     for line in headers.get_all(ACCEPT) {

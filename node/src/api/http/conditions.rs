@@ -14,7 +14,7 @@ use crate::api::http::etag::EntityTags;
 use crate::service::{Precondition, Version};
 
 /// Parses the precondition of a write.
-pub fn parse_precondition(headers: &HeaderMap) -> Result<Precondition, ApiError> {
+pub(crate) fn parse_precondition(headers: &HeaderMap) -> Result<Precondition, ApiError> {
     if headers.contains_key(IF_UNMODIFIED_SINCE) {
         let message = "If-Unmodified-Since does not work on writes: use If-Match with an ETag";
         return Err(ApiError::invalid_header(message));
@@ -36,7 +36,7 @@ pub fn parse_precondition(headers: &HeaderMap) -> Result<Precondition, ApiError>
 
 /// Outcome of a read of a key that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReadOutcome {
+pub(crate) enum ReadOutcome {
     /// The value is sent.
     SendValue,
     /// 304: the client has the current version.
@@ -46,7 +46,10 @@ pub enum ReadOutcome {
 }
 
 /// Evaluates the conditions of a read against the key's version, in the order of RFC 9110, 13.2.2.
-pub fn evaluate_read(headers: &HeaderMap, version: Version) -> Result<ReadOutcome, ApiError> {
+pub(crate) fn evaluate_read(
+    headers: &HeaderMap,
+    version: Version,
+) -> Result<ReadOutcome, ApiError> {
     let modified = dates::seconds(version.time);
     if let Some(tags) = parse_tags(headers, &IF_MATCH)? {
         if tags != EntityTags::Any && !tags.strong_versions().any(|tag| tag == version) {

@@ -3,7 +3,7 @@
 //! There are no cookies to protect here, so `*` discloses nothing: access to a bucket depends on
 //! its name or on `api-key`, both of which the page must know itself.
 
-pub use cloudkv_common::server::cors::allow_all_origins;
+pub(crate) use cloudkv_common::server::cors::allow_all_origins;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ALLOW,
@@ -16,7 +16,7 @@ use crate::api::http::body::Body;
 const MAX_ECHOED_BYTES: usize = 1024;
 
 /// Responds to `OPTIONS`, a preflight or not, for a resource with these methods.
-pub fn options(request: &HeaderMap, allow: &'static str) -> Response<Body> {
+pub(crate) fn options(request: &HeaderMap, allow: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();

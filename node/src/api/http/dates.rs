@@ -19,12 +19,12 @@ thread_local! {
 }
 
 /// Returns whole seconds since 1970.
-pub fn seconds(time: Nanos) -> u64 {
+pub(crate) fn seconds(time: Nanos) -> u64 {
     time / NANOS_PER_SECOND
 }
 
 /// Formats a time as the value of `Last-Modified` or `Expires`, rounded down to the second.
-pub fn header(time: Nanos) -> HeaderValue {
+pub(crate) fn header(time: Nanos) -> HeaderValue {
     let seconds = seconds(time);
     HEADER_CACHE.with_borrow_mut(|cache| {
         let slot = &mut cache[seconds as usize % CACHE_SLOTS];
@@ -46,13 +46,13 @@ fn format(seconds: u64) -> HeaderValue {
 }
 
 /// Parses the value of a date header, in whole seconds since 1970; `None` if it isn't a date.
-pub fn parse(value: &HeaderValue) -> Option<u64> {
+pub(crate) fn parse(value: &HeaderValue) -> Option<u64> {
     let time: SystemTime = httpdate::parse_http_date(value.to_str().ok()?).ok()?;
     Some(time.duration_since(UNIX_EPOCH).ok()?.as_secs())
 }
 
 /// Formats a time for JSON: RFC 3339 with microseconds, in UTC.
-pub fn rfc3339(time: Nanos) -> String {
+pub(crate) fn rfc3339(time: Nanos) -> String {
     humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_nanos(time)).to_string()
 }
 

@@ -41,14 +41,14 @@ impl VersionText {
 }
 
 /// Formats a version as the value of `ETag`.
-pub fn header(version: Version) -> HeaderValue {
+pub(crate) fn header(version: Version) -> HeaderValue {
     let text = VersionText::new(version);
     HeaderValue::from_bytes(&text.bytes[..text.end])
         .unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
 /// Formats a version for listings, without quotes.
-pub fn text(version: Version) -> String {
+pub(crate) fn text(version: Version) -> String {
     let text = VersionText::new(version);
     String::from_utf8_lossy(&text.bytes[1..text.end - 1]).into_owned()
 }
@@ -76,7 +76,7 @@ fn parse(opaque: &[u8]) -> Option<Version> {
 
 /// An entity tag in a request's condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EntityTag {
+pub(crate) struct EntityTag {
     /// True if the tag is marked `W/`.
     pub weak: bool,
     /// Version, if the tag has the form of one.
@@ -85,7 +85,7 @@ pub struct EntityTag {
 
 /// Value of `If-Match` or `If-None-Match`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EntityTags {
+pub(crate) enum EntityTags {
     /// `*`: any version.
     Any,
     /// A list of tags.
@@ -94,7 +94,7 @@ pub enum EntityTags {
 
 impl EntityTags {
     /// Parses all lines of the header together; `None` if they are malformed or contain no tag.
-    pub fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
+    pub(crate) fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
         let mut tags = Vec::new();
         let mut any = false;
         for line in lines {
@@ -115,7 +115,7 @@ impl EntityTags {
     }
 
     /// Returns the versions that a strong comparison can match.
-    pub fn strong_versions(&self) -> impl Iterator<Item = Version> {
+    pub(crate) fn strong_versions(&self) -> impl Iterator<Item = Version> {
         self.list()
             .iter()
             .filter(|tag| !tag.weak)
@@ -123,7 +123,7 @@ impl EntityTags {
     }
 
     /// Returns the versions that a weak comparison can match.
-    pub fn weak_versions(&self) -> impl Iterator<Item = Version> {
+    pub(crate) fn weak_versions(&self) -> impl Iterator<Item = Version> {
         self.list().iter().filter_map(|tag| tag.version)
     }
 

@@ -6,27 +6,28 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::api::errors::ApiError;
 
 /// API key of an account.
-pub static API_KEY: HeaderName = HeaderName::from_static("api-key");
+pub(crate) static API_KEY: HeaderName = HeaderName::from_static("api-key");
 /// Region that answered.
-pub static X_CLOUDKV_REGION: HeaderName = HeaderName::from_static("x-cloudkv-region");
+pub(crate) static X_CLOUDKV_REGION: HeaderName = HeaderName::from_static("x-cloudkv-region");
 /// Session token in a response.
-pub static X_CLOUDKV_VERSION: HeaderName = HeaderName::from_static("x-cloudkv-version");
+pub(crate) static X_CLOUDKV_VERSION: HeaderName = HeaderName::from_static("x-cloudkv-version");
 /// Session token in a request: the response must not be older.
-pub static X_CLOUDKV_MIN_VERSION: HeaderName = HeaderName::from_static("x-cloudkv-min-version");
+pub(crate) static X_CLOUDKV_MIN_VERSION: HeaderName =
+    HeaderName::from_static("x-cloudkv-min-version");
 /// Replication lag from other regions to this one.
-pub static X_CLOUDKV_LAG: HeaderName = HeaderName::from_static("x-cloudkv-lag");
+pub(crate) static X_CLOUDKV_LAG: HeaderName = HeaderName::from_static("x-cloudkv-lag");
 /// Origins that may embed a stored value.
-pub static CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
+pub(crate) static CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
 
 /// `Content-Type` of JSON responses.
-pub const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 /// `Content-Type` of text responses.
-pub const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+pub(crate) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// Returns the value of a header; 400 if two of its lines differ, since a proxy may have used the
 /// other one.
-pub fn single<'a>(
+pub(crate) fn single<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
 ) -> Result<Option<&'a HeaderValue>, ApiError> {

@@ -11,7 +11,7 @@ use cloudkv_common::server::percent;
 
 /// Bucket and key in the path of a request below `/kv/`.
 #[derive(Debug, PartialEq, Eq)]
-pub struct KvTarget<'a> {
+pub(crate) struct KvTarget<'a> {
     /// Name of the bucket, decoded, not looked up.
     pub bucket: Cow<'a, [u8]>,
     /// Key, decoded, not validated; `None` for the bucket as a whole.
@@ -20,7 +20,7 @@ pub struct KvTarget<'a> {
 
 impl<'a> KvTarget<'a> {
     /// Parses the rest of a path after `/kv/`.
-    pub fn parse(rest: &'a str) -> Result<Self, ApiError> {
+    pub(crate) fn parse(rest: &'a str) -> Result<Self, ApiError> {
         let (bucket, key) = match rest.split_once('/') {
             Some((bucket, key)) => (bucket, Some(key)),
             None => (rest, None),
@@ -42,7 +42,7 @@ fn decode(text: &str) -> Result<Cow<'_, [u8]>, ApiError> {
 }
 
 /// Checks that UTF-8 bytes are a valid key of at most `max` bytes.
-pub fn check_key(key: &[u8], max: usize) -> Result<(), ApiError> {
+pub(crate) fn check_key(key: &[u8], max: usize) -> Result<(), ApiError> {
     if key.is_empty() || key.len() > max {
         return Err(ApiError::invalid_key_size(max));
     }

@@ -12,16 +12,16 @@ use cloudkv_common::server::percent;
 
 /// Text behind a `?`, or of an urlencoded form.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Query<'a>(&'a str);
+pub(crate) struct Query<'a>(&'a str);
 
 impl<'a> Query<'a> {
     /// Wraps the raw query of a request; `None`: there is none.
-    pub fn new(text: Option<&'a str>) -> Self {
+    pub(crate) fn new(text: Option<&'a str>) -> Self {
         Self(text.unwrap_or_default())
     }
 
     /// Returns the value of `name`, decoded; `None` if it isn't given.
-    pub fn get(&self, name: &'static str) -> Result<Option<Cow<'a, str>>, ApiError> {
+    pub(crate) fn get(&self, name: &'static str) -> Result<Option<Cow<'a, str>>, ApiError> {
         let mut value = None;
         for pair in self.0.split('&').filter(|pair| !pair.is_empty()) {
             let (raw_name, raw_value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -39,7 +39,7 @@ impl<'a> Query<'a> {
     }
 
     /// Refuses parameters with other names than the known ones.
-    pub fn refuse_unknown(&self, known: &[&'static str]) -> Result<(), ApiError> {
+    pub(crate) fn refuse_unknown(&self, known: &[&'static str]) -> Result<(), ApiError> {
         for pair in self.0.split('&').filter(|pair| !pair.is_empty()) {
             let (raw, _) = pair.split_once('=').unwrap_or((pair, ""));
             if !known.iter().any(|name| is_name(raw, name)) {

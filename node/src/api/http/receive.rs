@@ -28,7 +28,7 @@ use crate::api::errors::ApiError;
 const UNMETERED_BYTES: usize = 16 << 10;
 
 /// Reads bodies, and bounds the memory that they take together.
-pub struct BodyReader {
+pub(crate) struct BodyReader {
     memory: MemoryBudget,
     chunk_timeout: Duration,
     deadline: Duration,
@@ -37,14 +37,14 @@ pub struct BodyReader {
 }
 
 /// A body that has been read. It holds its memory permit until it is dropped.
-pub struct ReceivedBody<'a> {
+pub(crate) struct ReceivedBody<'a> {
     /// Content of the body.
     pub bytes: Bytes,
     _permit: BodyMemoryPermit<'a>,
 }
 
 /// Error of a body beyond the limit.
-pub type TooLargeError = fn(usize) -> ApiError;
+pub(crate) type TooLargeError = fn(usize) -> ApiError;
 
 /// Permit for the memory of a body, which is released when it is dropped.
 struct BodyMemoryPermit<'a> {
@@ -63,7 +63,7 @@ struct BodyBounds {
 
 impl BodyReader {
     /// Creates a reader with the bounds of the settings.
-    pub fn new(settings: &HttpSettings) -> Self {
+    pub(crate) fn new(settings: &HttpSettings) -> Self {
         Self {
             memory: MemoryBudget::new(settings.body_memory_bytes),
             chunk_timeout: settings.body_timeout,
@@ -74,7 +74,7 @@ impl BodyReader {
 
     /// Reads a body of at most `limit` bytes. `client` returns the sender's address; it is called
     /// only for bodies that are charged to the memory budget.
-    pub async fn receive<B, C>(
+    pub(crate) async fn receive<B, C>(
         &self,
         body: &mut B,
         limit: usize,

@@ -7,7 +7,7 @@ use crate::api::http::headers::{X_CLOUDKV_MIN_VERSION, X_CLOUDKV_VERSION, single
 use crate::service::{Bucket, Directory, Service, SessionToken, Version};
 
 /// Parses the session token of a request.
-pub async fn from_request(
+pub(crate) async fn from_request(
     headers: &HeaderMap,
     directory: &Directory,
 ) -> Result<SessionToken, ApiError> {
@@ -25,7 +25,7 @@ pub async fn from_request(
 
 /// Returns the client's session token with the version of one more key, if that has any. In a
 /// cluster of one region there is no token.
-pub fn response_token(
+pub(crate) fn response_token(
     mut session: SessionToken,
     (bucket, key, version): (&Bucket, &[u8], Option<Version>),
     service: &Service,
@@ -39,7 +39,7 @@ pub fn response_token(
 }
 
 /// Adds the client's session token with the version of its write to a response.
-pub fn add_token(
+pub(crate) fn add_token(
     headers: &mut HeaderMap,
     session: SessionToken,
     (bucket, key, version): (&Bucket, &[u8], Version),

@@ -6,14 +6,14 @@
 use std::time::Duration;
 
 /// Maximum time to live: a hundred years of 365 days.
-pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 86_400);
+pub(crate) const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Units and their seconds.
 const UNITS: [(u8, u64); 4] = [(b's', 1), (b'm', 60), (b'h', 3_600), (b'd', 86_400)];
 
 /// Error of parsing a time to live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TtlError {
+pub(crate) enum TtlError {
     /// The text is neither whole seconds nor numbers with units.
     #[error("ttl must be whole seconds, or numbers with units, as in 5s, 10m, 1h30m or 7d")]
     Syntax,
@@ -26,7 +26,7 @@ pub enum TtlError {
 }
 
 /// Parses a time to live.
-pub fn parse(text: &str) -> Result<Duration, TtlError> {
+pub(crate) fn parse(text: &str) -> Result<Duration, TtlError> {
     let seconds = if text.bytes().all(|byte| byte.is_ascii_digit()) {
         number(text.as_bytes())?
     } else {

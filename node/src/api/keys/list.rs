@@ -21,7 +21,7 @@ use crate::service::{KeyInfo, ListQuery};
 const MAX_LISTED_KEYS: usize = 1000;
 
 /// Handles GET or HEAD of a bucket's keys.
-pub async fn list(api: &Api, head: KeyRequestHead<'_>) -> Result<Response<Body>, ApiError> {
+pub(super) async fn list(api: &Api, head: KeyRequestHead<'_>) -> Result<Response<Body>, ApiError> {
     let grant = BucketAccess::authorize(
         &api.service.directory,
         head.bucket,

@@ -24,7 +24,7 @@ use crate::service::{KeyError, ReadResult, StoredValue, Unavailable};
 const MAX_SHARED_VALUE_BYTES: usize = 4 << 10;
 
 /// Handles GET or HEAD of a key.
-pub async fn get(
+pub(super) async fn get(
     api: &Api,
     head: &mut KeyRequestHead<'_>,
     key: &[u8],

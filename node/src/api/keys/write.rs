@@ -21,7 +21,7 @@ use crate::service::{Precondition, Put, SessionToken};
 const MAX_CONTENT_TYPE_BYTES: usize = 256;
 
 /// Handles PUT or POST of a key.
-pub async fn put<B: IncomingBody>(
+pub(super) async fn put<B: IncomingBody>(
     api: &Api,
     head: &mut KeyRequestHead<'_>,
     key: &[u8],
@@ -65,7 +65,7 @@ pub async fn put<B: IncomingBody>(
 }
 
 /// Handles DELETE of a key, which succeeds also if there is none.
-pub async fn delete(
+pub(super) async fn delete(
     api: &Api,
     head: &mut KeyRequestHead<'_>,
     key: &[u8],

@@ -70,7 +70,7 @@ fn next_event(state: &mut Option<LagState>, lags: bool, now: Instant) -> Option<
 
 impl CatchUpEvents {
     /// Creates the state, with nothing logged yet.
-    pub fn new(groups: Arc<Groups>) -> Self {
+    pub(super) fn new(groups: Arc<Groups>) -> Self {
         Self {
             groups,
             local: None,
@@ -81,7 +81,7 @@ impl CatchUpEvents {
     }
 
     /// Logs changes, and progress from time to time.
-    pub fn check(&mut self, now: Instant) {
+    pub(super) fn check(&mut self, now: Instant) {
         self.check_local(now);
         self.check_transfers(now);
         self.check_regions(now);

@@ -19,7 +19,7 @@ pub(super) struct LeadershipEvents {
 
 impl LeadershipEvents {
     /// Creates the state, with no known leader.
-    pub fn new(groups: Arc<Groups>) -> Self {
+    pub(super) fn new(groups: Arc<Groups>) -> Self {
         Self {
             groups,
             known: BTreeMap::new(),
@@ -27,7 +27,7 @@ impl LeadershipEvents {
     }
 
     /// Logs groups whose leadership has moved, as one event where several moved for one reason.
-    pub fn check(&mut self) {
+    pub(super) fn check(&mut self) {
         let mut moves: BTreeMap<LeaderChange, Vec<GroupId>> = BTreeMap::new();
         let groups = self.groups.clone();
         self.check_group(&groups.meta, &mut moves);

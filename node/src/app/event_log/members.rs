@@ -27,7 +27,7 @@ pub(super) struct MembershipEvents {
 
 impl MembershipEvents {
     /// Creates the state, with nothing logged yet.
-    pub fn new(groups: Arc<Groups>) -> Self {
+    pub(super) fn new(groups: Arc<Groups>) -> Self {
         Self {
             groups,
             nodes: PresenceTracker::new(FIRST_CONTACT_TIMEOUT, Duration::ZERO),
@@ -38,7 +38,7 @@ impl MembershipEvents {
     }
 
     /// Logs changes.
-    pub async fn check(&mut self, now: Instant) {
+    pub(super) async fn check(&mut self, now: Instant) {
         let topology = self.groups.catalog.topology();
         let is_same = |logged: &Arc<Topology>| Arc::ptr_eq(logged, &topology);
         if !self.topology.as_ref().is_some_and(is_same) {

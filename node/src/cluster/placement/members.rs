@@ -15,7 +15,7 @@ use crate::raft::NodeId;
 
 /// Candidate for the metadata group: any node that was not removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MetadataCandidate {
+pub(crate) struct MetadataCandidate {
     /// ID of the node.
     pub id: NodeId,
     /// Number of its region.
@@ -30,7 +30,7 @@ pub struct MetadataCandidate {
 
 /// Planned members of the metadata group, each in the order of their IDs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MetadataMembers {
+pub(crate) struct MetadataMembers {
     /// Nodes that vote.
     pub voters: Vec<NodeId>,
     /// All other nodes.
@@ -38,7 +38,7 @@ pub struct MetadataMembers {
 }
 
 /// Plans the members of the metadata group. Without any active node the voters stay.
-pub fn plan_metadata(members: &[MetadataCandidate]) -> MetadataMembers {
+pub(crate) fn plan_metadata(members: &[MetadataCandidate]) -> MetadataMembers {
     let mut members = members.to_vec();
     members.sort_unstable_by_key(|member| member.id);
     members.dedup_by_key(|member| member.id);

@@ -17,5 +17,5 @@ mod shards;
 #[cfg(test)]
 mod shards_tests;
 
-pub use members::{MetadataCandidate, MetadataMembers, plan_metadata};
-pub use shards::{CurrentPlacement, ShardCandidate, ShardPlan, plan_shards};
+pub(crate) use members::{MetadataCandidate, plan_metadata};
+pub(crate) use shards::{CurrentPlacement, ShardCandidate, ShardPlan, plan_shards};

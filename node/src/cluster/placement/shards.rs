@@ -25,7 +25,7 @@ const VOTERS_PER_SHARD: usize = 3;
 
 /// Candidate for shards: a node of the region that was not removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ShardCandidate {
+pub(crate) struct ShardCandidate {
     /// ID of the node.
     pub id: NodeId,
     /// True unless the node is being decommissioned: only such nodes get shards.
@@ -34,7 +34,7 @@ pub struct ShardCandidate {
 
 /// Current nodes of a shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CurrentPlacement {
+pub(crate) struct CurrentPlacement {
     /// Voters; the first is the preferred leader.
     pub voters: Vec<NodeId>,
     /// Learners.
@@ -43,7 +43,7 @@ pub struct CurrentPlacement {
 
 /// Planned nodes of a shard after the next step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShardPlan {
+pub(crate) struct ShardPlan {
     /// Number of the shard.
     pub shard: u16,
     /// Voters; the first is the preferred leader.
@@ -54,7 +54,7 @@ pub struct ShardPlan {
 
 /// Plans the next step of a region's `shards`; `current[i]` are the nodes of shard `i`. The plan
 /// contains only shards that change; without an active node none does.
-pub fn plan_shards(
+pub(crate) fn plan_shards(
     nodes: &[ShardCandidate],
     shards: u16,
     current: &[Option<CurrentPlacement>],

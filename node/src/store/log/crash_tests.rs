@@ -22,10 +22,10 @@ const SECTOR: usize = 512;
 
 /// Small random number generator, seeded by the test.
 mod rand_like {
-    pub struct Rng(pub u64);
+    pub(super) struct Rng(pub u64);
 
     impl Rng {
-        pub fn next(&mut self) -> u64 {
+        pub(super) fn next(&mut self) -> u64 {
             // xorshift64*, by Marsaglia and Vigna.
             self.0 ^= self.0 >> 12;
             self.0 ^= self.0 << 25;
@@ -33,7 +33,7 @@ mod rand_like {
             self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
         }
 
-        pub fn flips(&mut self) -> bool {
+        pub(super) fn flips(&mut self) -> bool {
             self.next() >> 63 == 1
         }
     }

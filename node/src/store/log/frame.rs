@@ -14,12 +14,12 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::store::keys::GroupId;
 
 /// Length of a record without its body, in bytes.
-pub const HEADER_BYTES: usize = 23;
+pub(super) const HEADER_BYTES: usize = 23;
 
 /// Kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum FrameKind {
+pub(super) enum FrameKind {
     /// First record of a segment: format u32, its number u64, the oldest segment u64.
     SegmentBegin = 1,
     /// Last record of a segment: the log continues in the next one.
@@ -60,11 +60,11 @@ impl FrameKind {
 
 /// Checksum of a record, which the next one names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Checksum(pub u64);
+pub(super) struct Checksum(pub u64);
 
 /// Decoded record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frame<'a> {
+pub(super) struct Frame<'a> {
     /// Kind of the record; `None` if this version doesn't know it.
     pub kind: Option<FrameKind>,
     /// Group that the record belongs to.
@@ -79,19 +79,19 @@ pub struct Frame<'a> {
 
 impl Frame<'_> {
     /// Returns the length of the record, including its header.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         HEADER_BYTES + self.body.len()
     }
 
     /// Splits the body into the number at its beginning and the rest.
-    pub fn split_number(&self) -> Option<(u64, &[u8])> {
+    pub(super) fn split_number(&self) -> Option<(u64, &[u8])> {
         let (number, rest) = self.body.split_first_chunk::<8>()?;
         Some((u64::from_be_bytes(*number), rest))
     }
 }
 
 /// Writes a record after the one with the checksum `previous`. Returns the new checksum.
-pub fn write(
+pub(super) fn write(
     out: &mut Vec<u8>,
     previous: Checksum,
     kind: FrameKind,
@@ -113,7 +113,7 @@ pub fn write(
 }
 
 /// Reads the record at the beginning of `bytes`, if there is a valid one.
-pub fn read(bytes: &[u8]) -> Option<Frame<'_>> {
+pub(super) fn read(bytes: &[u8]) -> Option<Frame<'_>> {
     let (sum, rest) = bytes.split_first_chunk::<8>()?;
     let (length, _) = rest.split_first_chunk::<4>()?;
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
@@ -135,13 +135,13 @@ pub fn read(bytes: &[u8]) -> Option<Frame<'_>> {
 
 /// Reads the record at the beginning of `bytes`, if it was written after the one with this
 /// checksum.
-pub fn read_after(bytes: &[u8], link: Checksum) -> Option<Frame<'_>> {
+pub(super) fn read_after(bytes: &[u8], link: Checksum) -> Option<Frame<'_>> {
     read(bytes).filter(|frame| frame.previous == link)
 }
 
 /// Returns the length by the header at the beginning of `bytes`, if that is the header of a record
 /// after the one with this checksum; the record itself may be damaged.
-pub fn length_after(bytes: &[u8], link: Checksum) -> Option<usize> {
+pub(super) fn length_after(bytes: &[u8], link: Checksum) -> Option<usize> {
     let header = bytes.get(..HEADER_BYTES)?;
     let (_, rest) = header.split_first_chunk::<8>()?;
     let (length, rest) = rest.split_first_chunk::<4>()?;

@@ -12,38 +12,38 @@ use crate::store::keys::GroupId;
 
 /// Position in the log: segment and offset, in the order of writing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LogPosition(u64);
+pub(super) struct LogPosition(u64);
 
 impl LogPosition {
     /// Creates the position at `offset` of a segment.
-    pub fn new(segment: u64, offset: u64) -> Self {
+    pub(super) fn new(segment: u64, offset: u64) -> Self {
         Self(segment << 32 | offset & u64::from(u32::MAX))
     }
 
     /// Converts the number of a position back.
-    pub fn from_number(number: u64) -> Self {
+    pub(super) fn from_number(number: u64) -> Self {
         Self(number)
     }
 
     /// Returns the position as a number, in the same order.
-    pub fn number(self) -> u64 {
+    pub(super) fn number(self) -> u64 {
         self.0
     }
 
     /// Returns the number of the segment.
-    pub fn segment(self) -> u64 {
+    pub(super) fn segment(self) -> u64 {
         self.0 >> 32
     }
 
     /// Returns the offset in the segment, in bytes.
-    pub fn offset(self) -> u64 {
+    pub(super) fn offset(self) -> u64 {
         self.0 & u64::from(u32::MAX)
     }
 }
 
 /// Location of an entry's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EntryLocation {
+pub(super) struct EntryLocation {
     /// Position of the first byte.
     pub at: LogPosition,
     /// Length in bytes.
@@ -52,7 +52,7 @@ pub struct EntryLocation {
 
 /// Log of one group.
 #[derive(Clone, Debug, Default)]
-pub struct GroupLog {
+pub(super) struct GroupLog {
     /// Last vote.
     pub vote: Option<Bytes>,
     /// Last stored committed position.
@@ -65,7 +65,7 @@ pub struct GroupLog {
 
 /// Data of a segment that is still needed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SegmentUsage {
+pub(super) struct SegmentUsage {
     /// Number of needed entries.
     pub entries: u64,
     /// Size of these entries in bytes.
@@ -74,38 +74,42 @@ pub struct SegmentUsage {
 
 /// Contents of the log.
 #[derive(Clone, Debug, Default)]
-pub struct Index {
+pub(super) struct Index {
     groups: BTreeMap<GroupId, GroupLog>,
     usage: BTreeMap<u64, SegmentUsage>,
 }
 
 /// Error of a record that is invalid at its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidRecord(pub &'static str);
+pub(super) struct InvalidRecord(pub &'static str);
 
 impl Index {
     /// Returns a group, if the log has a record of it.
-    pub fn group(&self, group: GroupId) -> Option<&GroupLog> {
+    pub(super) fn group(&self, group: GroupId) -> Option<&GroupLog> {
         self.groups.get(&group)
     }
 
     /// Returns all groups.
-    pub fn groups(&self) -> impl Iterator<Item = (GroupId, &GroupLog)> {
+    pub(super) fn groups(&self) -> impl Iterator<Item = (GroupId, &GroupLog)> {
         self.groups.iter().map(|(id, group)| (*id, group))
     }
 
     /// Returns the data of a segment that is still needed.
-    pub fn usage(&self, segment: u64) -> SegmentUsage {
+    pub(super) fn usage(&self, segment: u64) -> SegmentUsage {
         self.usage.get(&segment).copied().unwrap_or_default()
     }
 
     /// Returns the size of all entries in bytes.
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.usage.values().map(|needed| needed.bytes).sum()
     }
 
     /// Applies a record at position `at`.
-    pub fn apply(&mut self, frame: &Frame<'_>, at: LogPosition) -> Result<(), InvalidRecord> {
+    pub(super) fn apply(
+        &mut self,
+        frame: &Frame<'_>,
+        at: LogPosition,
+    ) -> Result<(), InvalidRecord> {
         let Some(kind) = frame.kind else {
             return Err(InvalidRecord(
                 "it holds a record of a kind that this version doesn't know: upgrade it",
@@ -146,23 +150,23 @@ impl Index {
     }
 
     /// Sets the group's last vote.
-    pub fn set_vote(&mut self, group: GroupId, vote: &[u8]) {
+    pub(super) fn set_vote(&mut self, group: GroupId, vote: &[u8]) {
         self.group_mut(group).vote = Some(Bytes::copy_from_slice(vote));
     }
 
     /// Sets the group's committed position.
-    pub fn set_committed(&mut self, group: GroupId, committed: &[u8]) {
+    pub(super) fn set_committed(&mut self, group: GroupId, committed: &[u8]) {
         self.group_mut(group).committed = Some(Bytes::copy_from_slice(committed));
     }
 
     /// Adds an entry, and truncates the log after it.
-    pub fn append(&mut self, group: GroupId, index: u64, place: EntryLocation) {
+    pub(super) fn append(&mut self, group: GroupId, index: u64, place: EntryLocation) {
         self.truncate(group, index);
         self.put(group, index, place);
     }
 
     /// Sets the location of an entry.
-    pub fn put(&mut self, group: GroupId, index: u64, place: EntryLocation) {
+    pub(super) fn put(&mut self, group: GroupId, index: u64, place: EntryLocation) {
         let old = self.group_mut(group).entries.insert(index, place);
         if let Some(old) = old {
             self.release_usage([old]);
@@ -173,7 +177,7 @@ impl Index {
     }
 
     /// Removes the entries from `index` on.
-    pub fn truncate(&mut self, group: GroupId, index: u64) {
+    pub(super) fn truncate(&mut self, group: GroupId, index: u64) {
         let entries = &mut self.group_mut(group).entries;
         if entries
             .last_key_value()
@@ -185,7 +189,7 @@ impl Index {
     }
 
     /// Removes the entries up to `index`, whose position is `position`.
-    pub fn purge(&mut self, group: GroupId, index: u64, position: &[u8]) {
+    pub(super) fn purge(&mut self, group: GroupId, index: u64, position: &[u8]) {
         let group = self.group_mut(group);
         group.purged = Some((index, Bytes::copy_from_slice(position)));
         let rest = group.entries.split_off(&index.saturating_add(1));
@@ -194,7 +198,7 @@ impl Index {
     }
 
     /// Purges all groups again, so that no purged entry reappears from an older segment.
-    pub fn reapply_purges(&mut self) {
+    pub(super) fn reapply_purges(&mut self) {
         let purged = self.groups.iter().filter_map(|(id, group)| {
             let (index, position) = group.purged.clone()?;
             Some((*id, index, position))

@@ -69,15 +69,17 @@ use super::error::StoreError;
 use super::keys::GroupId;
 use super::synced_mark::SyncedMark;
 
-pub use self::data_loss::{LogDataLoss, LossExtent};
-pub use self::writer::{Completion, SyncStats};
+pub(crate) use self::data_loss::LogDataLoss;
+#[cfg(test)]
+pub(crate) use self::data_loss::LossExtent;
+pub(crate) use self::writer::{Completion, SyncStats};
 
 /// Length of an entry's record before the entry, in bytes: the record's header, and the index.
 const ENTRY_HEADER_BYTES: usize = frame::HEADER_BYTES + size_of::<u64>();
 
 /// Settings of the log.
 #[derive(Clone, Copy, Debug)]
-pub struct LogSettings {
+pub(super) struct LogSettings {
     /// Size of a segment, in bytes.
     pub segment_bytes: u64,
     /// Maximum number of files that are kept for later segments.

@@ -20,7 +20,7 @@ use crate::store::error::StoreError;
 use crate::store::synced_mark::SyncedMark;
 
 /// Recovered log.
-pub struct Recovered {
+pub(super) struct Recovered {
     /// Contents of the log.
     pub index: Index,
     /// Segments of the log, by number.
@@ -33,7 +33,7 @@ pub struct Recovered {
 
 /// End of a segment.
 #[derive(Clone, Copy, Debug)]
-pub struct LogEnd {
+pub(super) struct LogEnd {
     /// Position after the last record.
     pub at: LogPosition,
     /// Checksum of the last record.
@@ -52,7 +52,7 @@ impl Recovered {
     ///
     /// A sync alone is not enough: if that process's own sync has failed, the kernel has dropped
     /// the dirty pages, and still reads them from memory. So the records are written again.
-    pub fn make_durable(
+    pub(super) fn make_durable(
         &self,
         dir: &Path,
         synced: LogPosition,
@@ -100,7 +100,10 @@ fn data_loss_error(
 }
 
 /// Reads the log from `files`, of which everything before `synced` was durable.
-pub fn recover(files: Vec<SegmentFile>, synced: LogPosition) -> Result<Recovered, StoreError> {
+pub(super) fn recover(
+    files: Vec<SegmentFile>,
+    synced: LogPosition,
+) -> Result<Recovered, StoreError> {
     let (mut segments, mut spares) = sort_files(files)?;
     let mut index = Index::default();
     let mut end: Option<LogEnd> = None;

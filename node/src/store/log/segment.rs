@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 use crate::store::durable_dir::sync_dir;
 
 /// Block size, in bytes: files are written in whole blocks, at offsets that are multiples of it.
-pub const BLOCK_BYTES: usize = 4096;
+pub(super) const BLOCK_BYTES: usize = 4096;
 /// Maximum size of one write, in bytes; a multiple of [`BLOCK_BYTES`].
 const MAX_WRITE_BYTES: usize = 1 << 20;
 const FILE_EXTENSION: &str = "log";
 
 /// File of the log.
 #[derive(Debug)]
-pub struct SegmentFile {
+pub(super) struct SegmentFile {
     path: PathBuf,
     slot: u64,
     size: u64,
@@ -31,7 +31,7 @@ pub struct SegmentFile {
 
 impl SegmentFile {
     /// Creates file number `slot` in `dir`, filled with zeros and durable: blocks.
-    pub fn create(dir: &Path, slot: u64, size: u64) -> io::Result<Self> {
+    pub(super) fn create(dir: &Path, slot: u64, size: u64) -> io::Result<Self> {
         let path = dir.join(format!("{slot:08}.{FILE_EXTENSION}"));
         let created = Self::fill(&path, size).and_then(|()| Self::open(path.clone(), slot));
         if created.is_err() {
@@ -70,7 +70,7 @@ impl SegmentFile {
     }
 
     /// Opens all files in `dir`.
-    pub fn open_all(dir: &Path) -> io::Result<Vec<Self>> {
+    pub(super) fn open_all(dir: &Path) -> io::Result<Vec<Self>> {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(dir)? {
             let path = entry?.path();
@@ -86,28 +86,28 @@ impl SegmentFile {
     }
 
     /// Returns the path of the file.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Returns the number of the file.
-    pub fn slot(&self) -> u64 {
+    pub(super) fn slot(&self) -> u64 {
         self.slot
     }
 
     /// Returns the size of the file, in bytes.
-    pub fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         self.size
     }
 
     /// Reads the whole file: blocks.
-    pub fn read_all(&self) -> io::Result<Vec<u8>> {
+    pub(super) fn read_all(&self) -> io::Result<Vec<u8>> {
         let size = usize::try_from(self.size).map_err(io::Error::other)?;
         self.read(0, size)
     }
 
     /// Reads a part of the file: blocks.
-    pub fn read(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    pub(super) fn read(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length];
         self.read_file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
@@ -115,7 +115,7 @@ impl SegmentFile {
 
     /// Writes a part again with the content that it reads, in whole blocks: blocks. Bytes that are
     /// on the disk already don't change, even if a power loss interrupts it.
-    pub fn rewrite(&self, part: Range<u64>) -> io::Result<()> {
+    pub(super) fn rewrite(&self, part: Range<u64>) -> io::Result<()> {
         let mut buffer = AlignedBuffer::new(MAX_WRITE_BYTES);
         let mut offset = part.start - part.start % BLOCK_BYTES as u64;
         while offset < part.end {
@@ -135,14 +135,14 @@ impl SegmentFile {
 
     /// Makes all writes durable, also those of an earlier process, except pages that a failed sync
     /// of that process has dropped: blocks.
-    pub fn sync(&self) -> io::Result<()> {
+    pub(super) fn sync(&self) -> io::Result<()> {
         #[cfg(test)]
         synced::note(&self.path);
         self.write_file.sync_data()
     }
 
     /// Removes the file.
-    pub fn remove(&self) -> io::Result<()> {
+    pub(super) fn remove(&self) -> io::Result<()> {
         std::fs::remove_file(&self.path)
     }
 }
@@ -190,7 +190,7 @@ impl AlignedBuffer {
 
 /// Writer that appends bytes to one file after the other.
 #[derive(Debug)]
-pub struct SegmentWriter {
+pub(super) struct SegmentWriter {
     buffer: AlignedBuffer,
     /// Offset of the buffer's first byte in the file: a multiple of [`BLOCK_BYTES`].
     offset: u64,
@@ -200,7 +200,7 @@ pub struct SegmentWriter {
 
 impl SegmentWriter {
     /// Creates a writer at the beginning of a file.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             buffer: AlignedBuffer::new(MAX_WRITE_BYTES),
             offset: 0,
@@ -209,7 +209,7 @@ impl SegmentWriter {
     }
 
     /// Moves to `offset` of a file, and reads the block around it.
-    pub fn seek(&mut self, file: &SegmentFile, offset: u64) -> io::Result<()> {
+    pub(super) fn seek(&mut self, file: &SegmentFile, offset: u64) -> io::Result<()> {
         let rest = offset % BLOCK_BYTES as u64;
         self.offset = offset - rest;
         self.filled = usize::try_from(rest).map_err(io::Error::other)?;
@@ -219,13 +219,13 @@ impl SegmentWriter {
     }
 
     /// Moves to the beginning of another file.
-    pub fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         self.offset = 0;
         self.filled = 0;
     }
 
     /// Writes `bytes`: they are written when this returns, durable after a sync of the file.
-    pub fn write(&mut self, file: &SegmentFile, mut bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn write(&mut self, file: &SegmentFile, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let free = self.buffer.len - self.filled;
             let (head, rest) = bytes.split_at(bytes.len().min(free));
@@ -248,7 +248,7 @@ impl SegmentWriter {
 
 /// Record of the files that the current thread has synced, for tests.
 #[cfg(test)]
-pub mod synced {
+pub(super) mod synced {
     use std::cell::RefCell;
     use std::path::{Path, PathBuf};
 
@@ -261,7 +261,7 @@ pub mod synced {
     }
 
     /// Takes the paths of the synced files.
-    pub fn take() -> Vec<PathBuf> {
+    pub(crate) fn take() -> Vec<PathBuf> {
         FILES.with_borrow_mut(std::mem::take)
     }
 }

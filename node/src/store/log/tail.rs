@@ -10,11 +10,11 @@ use super::segment::BLOCK_BYTES;
 use crate::store::keys::GroupId;
 
 /// Version of the segment format.
-pub const FORMAT_VERSION: u32 = 1;
+pub(super) const FORMAT_VERSION: u32 = 1;
 
 /// Piece of a segment that waits to be written, or is being written.
 #[derive(Debug)]
-pub struct Chunk {
+pub(super) struct Chunk {
     /// Position of the first byte.
     pub at: LogPosition,
     /// Minimum size of the new segment that begins here; `None` if the segment exists.
@@ -25,7 +25,7 @@ pub struct Chunk {
 
 impl Chunk {
     /// Returns the position after the last byte.
-    pub fn end(&self) -> LogPosition {
+    pub(super) fn end(&self) -> LogPosition {
         LogPosition::new(
             self.at.segment(),
             self.at.offset() + self.bytes.len() as u64,
@@ -33,7 +33,7 @@ impl Chunk {
     }
 
     /// Returns the bytes at a position, if the chunk contains all of them.
-    pub fn read(&self, at: LogPosition, length: usize) -> Option<&[u8]> {
+    pub(super) fn read(&self, at: LogPosition, length: usize) -> Option<&[u8]> {
         if at.segment() != self.at.segment() {
             return None;
         }
@@ -44,11 +44,11 @@ impl Chunk {
 
 /// Error of a record that fits in no segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecordTooLarge;
+pub(super) struct RecordTooLarge;
 
 /// End of the log.
 #[derive(Debug)]
-pub struct Tail {
+pub(super) struct Tail {
     position: LogPosition,
     checksum: Checksum,
     /// Size of the current segment.
@@ -60,7 +60,7 @@ pub struct Tail {
 
 impl Tail {
     /// Continues at `position`, after the record with `checksum`, in a segment of `segment_bytes`.
-    pub fn new(
+    pub(super) fn new(
         position: LogPosition,
         checksum: Checksum,
         segment_bytes: u64,
@@ -76,14 +76,19 @@ impl Tail {
     }
 
     /// Creates the end of a log that has no segment yet: the first one is segment 1.
-    pub fn empty(default_segment_bytes: u64) -> Self {
-        let mut tail = Self::new(LogPosition::new(0, 0), Checksum::default(), 0, default_segment_bytes);
+    pub(super) fn empty(default_segment_bytes: u64) -> Self {
+        let mut tail = Self::new(
+            LogPosition::new(0, 0),
+            Checksum::default(),
+            0,
+            default_segment_bytes,
+        );
         tail.begin_segment(&Index::default(), 1, 0);
         tail
     }
 
     /// Continues after a segment that has ended.
-    pub fn after_segment(
+    pub(super) fn after_segment(
         at: LogPosition,
         link: Checksum,
         default_segment_bytes: u64,
@@ -96,24 +101,24 @@ impl Tail {
     }
 
     /// Returns the position of the next record.
-    pub fn position(&self) -> LogPosition {
+    pub(super) fn position(&self) -> LogPosition {
         self.position
     }
 
     /// Returns the chunks that wait to be written.
-    pub fn pending(&self) -> &[Chunk] {
+    pub(super) fn pending(&self) -> &[Chunk] {
         &self.pending
     }
 
     /// Takes the chunks that wait to be written.
-    pub fn take_pending(&mut self) -> Vec<Chunk> {
+    pub(super) fn take_pending(&mut self) -> Vec<Chunk> {
         std::mem::take(&mut self.pending)
     }
 
     /// Appends a record; `body` writes its body, and may be called twice. Returns the position and
     /// the length of the record. `index` is the contents of the log before it, and `oldest` the
     /// number of the oldest segment.
-    pub fn push(
+    pub(super) fn push(
         &mut self,
         index: &Index,
         oldest: u64,
@@ -221,7 +226,7 @@ impl Tail {
 
 /// Contents of the first record of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SegmentHeader {
+pub(super) struct SegmentHeader {
     /// Format of the segment.
     pub format: u32,
     /// Number of the segment.
@@ -232,7 +237,7 @@ pub struct SegmentHeader {
 
 impl SegmentHeader {
     /// Parses the body of a first record.
-    pub fn parse(body: &[u8]) -> Option<Self> {
+    pub(super) fn parse(body: &[u8]) -> Option<Self> {
         let (format, rest) = body.split_first_chunk::<4>()?;
         let (number, rest) = rest.split_first_chunk::<8>()?;
         let (oldest, _) = rest.split_first_chunk::<8>()?;

@@ -21,7 +21,7 @@ use crate::store::keys::GroupId;
 use crate::store::synced_mark::SyncedMark;
 
 /// Callback, called once on the log's thread, when the records are durable, or can't become so.
-pub type Completion = Box<dyn FnOnce(Result<(), io::Error>) + Send>;
+pub(crate) type Completion = Box<dyn FnOnce(Result<(), io::Error>) + Send>;
 
 /// Counters of the log's thread since the start.
 #[derive(Debug, Default)]

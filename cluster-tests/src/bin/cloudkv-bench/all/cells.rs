@@ -15,7 +15,7 @@ const ROUNDS: usize = 3;
 
 /// One measurement of a server under one load.
 #[derive(Debug, Clone, Serialize)]
-pub struct Cell {
+pub(super) struct Cell {
     /// Measured server.
     pub server: ServerKind,
     /// Load of the server.
@@ -29,7 +29,7 @@ pub struct Cell {
 
 /// Load of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Load {
+pub(super) struct Load {
     /// GET or PUT.
     pub operation: Operation,
     /// Bytes of a value.
@@ -48,11 +48,11 @@ impl Load {
 
 /// All measured cells.
 #[derive(Debug, Default)]
-pub struct Cells(Vec<Cell>);
+pub(super) struct Cells(Vec<Cell>);
 
 impl Cells {
     /// Measures all cells.
-    pub async fn measure(plan: &Plan, stage: &mut Testbed) -> Result<Self> {
+    pub(super) async fn measure(plan: &Plan, stage: &mut Testbed) -> Result<Self> {
         let mut cells = Self::default();
         let schedule = schedule(plan);
         for (turn, (round, load)) in schedule.iter().enumerate() {
@@ -77,7 +77,7 @@ impl Cells {
     }
 
     /// Returns the measured loads, in the order of the table.
-    pub fn loads(&self) -> Vec<Load> {
+    pub(super) fn loads(&self) -> Vec<Load> {
         let mut loads: Vec<_> = self.0.iter().map(|cell| cell.load).collect();
         loads.sort_unstable();
         loads.dedup();
@@ -85,7 +85,7 @@ impl Cells {
     }
 
     /// Median over rounds of one number of a server under a load.
-    pub fn median(
+    pub(super) fn median(
         &self,
         server: ServerKind,
         load: Load,
@@ -100,7 +100,7 @@ impl Cells {
     }
 
     /// Number of failed requests of a server under a load, in all rounds.
-    pub fn sum_of_errors(&self, server: ServerKind, load: Load) -> u64 {
+    pub(super) fn sum_of_errors(&self, server: ServerKind, load: Load) -> u64 {
         let same = self
             .0
             .iter()
@@ -109,12 +109,12 @@ impl Cells {
     }
 
     /// Number of failed requests of all cells.
-    pub fn errors(&self) -> u64 {
+    pub(super) fn errors(&self) -> u64 {
         self.0.iter().map(|cell| cell.outcome.errors.total()).sum()
     }
 
     /// Returns the cells in the order of their measurement.
-    pub fn into_inner(self) -> Vec<Cell> {
+    pub(super) fn into_inner(self) -> Vec<Cell> {
         self.0
     }
 }

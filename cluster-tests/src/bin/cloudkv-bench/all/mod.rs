@@ -23,7 +23,7 @@ use testbed::Testbed;
 
 /// Options of `all`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Seconds of measurement for each number.
     #[arg(long, default_value_t = 4.0)]
     pub seconds: f64,
@@ -108,7 +108,7 @@ struct Report {
 }
 
 /// Measures, prints and writes the results.
-pub fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     let report = process::block_on_until_signal(measure(args))?;
     let markdown = tables::markdown(&report);
     report::publish(&args.out, &report, &markdown)?;

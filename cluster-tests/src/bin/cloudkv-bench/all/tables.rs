@@ -11,7 +11,7 @@ use std::fmt::Write;
 const SERVERS: [ServerKind; 3] = [ServerKind::Node, ServerKind::Hyper, ServerKind::Webdis];
 
 /// Renders all results as Markdown.
-pub fn markdown(report: &Report) -> String {
+pub(super) fn markdown(report: &Report) -> String {
     let mut text = header(report);
     let cells = Cells::from(report.cells.as_slice());
     let mut tables = vec![cell_table(&cells)];

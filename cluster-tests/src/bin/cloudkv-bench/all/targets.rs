@@ -20,7 +20,7 @@ const fn load(operation: Operation, connections: usize) -> Load {
 }
 
 /// Checks all targets against medians over the rounds.
-pub fn checks(cells: &Cells, node_fresh: Option<MemoryUsage>) -> Vec<Check> {
+pub(super) fn checks(cells: &Cells, node_fresh: Option<MemoryUsage>) -> Vec<Check> {
     let rate = |server, load| cells.median(server, load, |outcome| outcome.per_second);
     let against = |own: Load, other: ServerKind, others: Load| {
         Some(rate(ServerKind::Node, own)? / rate(other, others)?)

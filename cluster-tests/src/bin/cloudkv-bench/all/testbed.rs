@@ -19,7 +19,7 @@ const MAX_IDLE_POLLS: usize = 50;
 const SETTLE_TIME: Duration = Duration::from_secs(3);
 
 /// All running servers.
-pub struct Testbed {
+pub(super) struct Testbed {
     node: Option<Node>,
     _hyper: BareHyper,
     _webdis: Option<Webdis>,
@@ -33,7 +33,7 @@ pub struct Testbed {
 
 impl Testbed {
     /// Starts all servers below `dir` and writes every key once.
-    pub async fn start(plan: &Plan, node_bin: Option<&Path>, dir: &Path) -> Result<Self> {
+    pub(super) async fn start(plan: &Plan, node_bin: Option<&Path>, dir: &Path) -> Result<Self> {
         eprintln!("starting servers ...");
         let mut notes = Vec::new();
         let mut endpoints = Vec::new();
@@ -72,12 +72,12 @@ impl Testbed {
     }
 
     /// Current memory of the node.
-    pub fn node_memory(&self) -> Result<Option<MemoryUsage>> {
+    pub(super) fn node_memory(&self) -> Result<Option<MemoryUsage>> {
         self.node.as_ref().map(Node::memory).transpose()
     }
 
     /// Waits until the background work of the last cell is done.
-    pub async fn wait_idle(&self) -> Result<()> {
+    pub(super) async fn wait_idle(&self) -> Result<()> {
         let pids: Vec<_> = self
             .endpoints
             .iter()

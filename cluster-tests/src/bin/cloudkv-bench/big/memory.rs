@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Waits for `work` and returns its result with the highest memory use meanwhile.
-pub async fn peak_during<T>(
+pub(super) async fn peak_during<T>(
     pid: u32,
     work: impl Future<Output = Result<T>>,
 ) -> Result<(T, MemoryUsage)> {
@@ -33,7 +33,7 @@ pub async fn peak_during<T>(
 }
 
 /// Builds the table of memory use at each stage.
-pub fn table(report: &Report) -> Table {
+pub(super) fn table(report: &Report) -> Table {
     let head = ["memory", "RSS MB", "anonymous MB", "peak MB"];
     let mut table = Table::new("Memory of the node", &head);
     let moments = [

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 /// Options of `big`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Number of keys.
     #[arg(long, default_value_t = 10_000_000)]
     pub keys: u64,
@@ -70,7 +70,7 @@ struct Report {
 }
 
 /// Measures, prints and writes the results.
-pub fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(
         args.keys >= speed::FEW_KEYS,
         "--keys: at least {}",

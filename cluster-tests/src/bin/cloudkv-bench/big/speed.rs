@@ -12,13 +12,13 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 /// Number of keys that count as few.
-pub const FEW_KEYS: u64 = 10_000;
+pub(super) const FEW_KEYS: u64 = 10_000;
 const CONNECTION_COUNT: usize = 64;
 const ROUNDS: usize = 3;
 
 /// Throughput of both operations.
 #[derive(Debug, Default, Serialize)]
-pub struct Speed {
+pub(super) struct Speed {
     /// Throughput of reads.
     pub get: Rates,
     /// Throughput of writes.
@@ -29,7 +29,7 @@ pub struct Speed {
 
 /// Median rates, in requests per second.
 #[derive(Debug, Default, Serialize)]
-pub struct Rates {
+pub(super) struct Rates {
     /// Over few keys when there are no others.
     pub few_alone: f64,
     /// Over the same keys among all.
@@ -40,14 +40,18 @@ pub struct Rates {
 
 impl Rates {
     /// Ratio of the rate of few keys to that of all.
-    pub fn slowdown(&self) -> f64 {
+    pub(super) fn slowdown(&self) -> f64 {
         self.few_alone.max(self.few_among_all) / self.all
     }
 }
 
 impl Speed {
     /// Measures few keys on a node that has no others.
-    pub async fn measure_few_alone(&mut self, endpoint: &Endpoint, seconds: f64) -> Result<()> {
+    pub(super) async fn measure_few_alone(
+        &mut self,
+        endpoint: &Endpoint,
+        seconds: f64,
+    ) -> Result<()> {
         let (mut get, mut put) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             get.push(
@@ -65,7 +69,7 @@ impl Speed {
     }
 
     /// Measures all keys, and few among them, in turn.
-    pub async fn measure_all(
+    pub(super) async fn measure_all(
         &mut self,
         endpoint: &Endpoint,
         keys: u64,
@@ -113,7 +117,7 @@ impl Speed {
     }
 
     /// Builds the table of rates.
-    pub fn table(&self) -> Table {
+    pub(super) fn table(&self) -> Table {
         let head = [
             "per second, 64 connections",
             "10 thousand alone",

@@ -21,7 +21,7 @@ const SAMPLE_SIZE: u64 = 10_000;
 const LAST_SEED: u64 = 0x0123_4567_89ab_cdef;
 
 /// Runs the measurement; the caller adds the checks.
-pub async fn run(args: &Args) -> Result<Report> {
+pub(super) async fn run(args: &Args) -> Result<Report> {
     let dir = process::work_dir(&args.data_dir)?;
     let data = dir.path().join("node");
     let fsync_us = FsyncLatency::measure(dir.path())?;

@@ -16,7 +16,7 @@ const INPUT_BYTES: usize = 16 * 1024;
 
 /// A request without a response yet.
 #[derive(Debug, Clone, Copy)]
-pub struct InFlight {
+pub(super) struct InFlight {
     /// Requested key.
     pub key: u64,
     /// Time when it was queued for the socket.
@@ -25,7 +25,7 @@ pub struct InFlight {
 
 /// One keep-alive connection; responses arrive in the order of the requests.
 #[derive(Debug)]
-pub struct Connection {
+pub(super) struct Connection {
     /// Socket, to be registered with the poll.
     pub stream: TcpStream,
     /// Requests that are not written yet.
@@ -40,7 +40,7 @@ pub struct Connection {
 
 impl Connection {
     /// Connects. Blocks.
-    pub fn open(addr: SocketAddr) -> Result<Self> {
+    pub(super) fn open(addr: SocketAddr) -> Result<Self> {
         let stream = std::net::TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT)
             .with_context(|| format!("connect to {addr}"))?;
         stream.set_nodelay(true).context("set TCP_NODELAY")?;
@@ -57,7 +57,7 @@ impl Connection {
     }
 
     /// Writes `output`, as far as the socket accepts it.
-    pub fn flush(&mut self) -> Result<()> {
+    pub(super) fn flush(&mut self) -> Result<()> {
         while self.written < self.output.len() {
             match self.stream.write(&self.output[self.written..]) {
                 Ok(0) => bail!("connection accepts no bytes"),
@@ -73,7 +73,7 @@ impl Connection {
     }
 
     /// Reads once. Returns whether the socket may hold more.
-    pub fn read_input(&mut self) -> Result<bool> {
+    pub(super) fn read_input(&mut self) -> Result<bool> {
         self.compact_input();
         loop {
             match self.stream.read(&mut self.input[self.input_end..]) {
@@ -90,7 +90,7 @@ impl Connection {
     }
 
     /// Returns the next complete response, with the request it belongs to.
-    pub fn next_response(&mut self) -> Result<Option<(InFlight, u16, &[u8])>> {
+    pub(super) fn next_response(&mut self) -> Result<Option<(InFlight, u16, &[u8])>> {
         let Some(response) = Response::parse(&self.input[self.input_start..self.input_end])? else {
             return Ok(None);
         };

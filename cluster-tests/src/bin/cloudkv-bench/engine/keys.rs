@@ -4,7 +4,7 @@ use crate::workload::Random;
 
 /// Order in which keys are requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyOrder {
+pub(crate) enum KeyOrder {
     /// Uniformly random below `keys`, without end.
     Random {
         /// Number of keys.
@@ -21,7 +21,7 @@ pub enum KeyOrder {
 
 /// Share of the keys of one thread.
 #[derive(Debug)]
-pub struct KeySource {
+pub(super) struct KeySource {
     order: KeyOrder,
     random: Random,
     next: u64,
@@ -32,7 +32,7 @@ pub struct KeySource {
 
 impl KeySource {
     /// Creates the share of thread `index` out of `threads`.
-    pub fn new(order: KeyOrder, index: u64, threads: u64, seed: u64) -> Self {
+    pub(super) fn new(order: KeyOrder, index: u64, threads: u64, seed: u64) -> Self {
         let random = Random::new(seed.wrapping_add(index.wrapping_mul(0x1234_5678_9abc_def1)));
         Self {
             order,
@@ -45,7 +45,7 @@ impl KeySource {
     }
 
     /// Returns the next key with a seed for its value; `None` when all were returned.
-    pub fn next(&mut self) -> Option<(u64, u64)> {
+    pub(super) fn next(&mut self) -> Option<(u64, u64)> {
         let seed = self.random.next();
         match self.order {
             KeyOrder::Random { keys } => Some((self.random.below(keys), seed)),
@@ -64,7 +64,7 @@ impl KeySource {
 
     /// Reports that the request for `key` failed. Only [`KeyOrder::Each`] repeats it, and not
     /// before [`KeySource::retry_failed`].
-    pub fn record_failure(&mut self, key: u64) {
+    pub(super) fn record_failure(&mut self, key: u64) {
         match self.order {
             KeyOrder::Random { .. } => {}
             KeyOrder::Each { .. } => self.failed.push(key),
@@ -72,12 +72,12 @@ impl KeySource {
     }
 
     /// Returns whether keys wait for another attempt.
-    pub fn has_failed(&self) -> bool {
+    pub(super) fn has_failed(&self) -> bool {
         !self.failed.is_empty() || !self.retries.is_empty()
     }
 
     /// Makes [`KeySource::next`] return failed keys again.
-    pub fn retry_failed(&mut self) {
+    pub(super) fn retry_failed(&mut self) {
         self.retries.append(&mut self.failed);
     }
 }

@@ -12,8 +12,8 @@ mod response;
 mod stats;
 mod worker;
 
-pub use keys::KeyOrder;
-pub use stats::{Errors, Latency, Stats};
+pub(crate) use keys::KeyOrder;
+pub(crate) use stats::{Errors, Latency, Stats};
 
 use crate::procfs;
 use crate::workload::{Dialect, Operation};
@@ -26,7 +26,7 @@ use worker::Worker;
 
 /// Specification of one run of the load generator.
 #[derive(Debug, Clone)]
-pub struct LoadSpec {
+pub(crate) struct LoadSpec {
     /// Addresses of the server; connections are spread over all.
     pub addrs: Vec<SocketAddr>,
     /// API of the server.
@@ -71,7 +71,7 @@ pub struct LoadSpec {
 
 /// Time span in which responses are counted.
 #[derive(Debug, Clone, Copy)]
-pub struct MeasureWindow {
+pub(crate) struct MeasureWindow {
     start: Instant,
     end: Instant,
 }
@@ -88,7 +88,7 @@ impl MeasureWindow {
 
 /// Results of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct LoadResult {
+pub(crate) struct LoadResult {
     /// Number of valid responses.
     pub requests: u64,
     /// Duration of the measurement.
@@ -106,7 +106,7 @@ pub struct LoadResult {
 }
 
 /// Runs `spec` to completion.
-pub fn run(spec: &LoadSpec) -> Result<LoadResult> {
+pub(crate) fn run(spec: &LoadSpec) -> Result<LoadResult> {
     let started = Instant::now();
     let start = started + spec.warmup;
     let window = MeasureWindow {

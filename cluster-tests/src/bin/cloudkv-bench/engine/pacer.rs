@@ -22,10 +22,10 @@ use super::{LoadSpec, MeasureWindow};
 /// Maximum delay that is caught up; requests due before that are skipped.
 const MAX_CATCH_UP: Duration = Duration::from_millis(50);
 /// Token of the timer's events.
-pub const TIMER: Token = Token(usize::MAX);
+pub(super) const TIMER: Token = Token(usize::MAX);
 
 /// Schedule of a thread's requests, and the connections to send them on.
-pub struct Pacer {
+pub(super) struct Pacer {
     interval: Duration,
     next_due: Instant,
     timer: OwnedFd,
@@ -37,7 +37,7 @@ pub struct Pacer {
 
 impl Pacer {
     /// Creates the pacer of this thread's share of the rate, if there is one.
-    pub fn for_thread(
+    pub(super) fn for_thread(
         spec: &LoadSpec,
         window: MeasureWindow,
         registry: &Registry,
@@ -60,14 +60,14 @@ impl Pacer {
     }
 
     /// Queues a connection that has no request in flight.
-    pub fn enqueue(&mut self, token: usize) {
+    pub(super) fn enqueue(&mut self, token: usize) {
         if !self.waiting.contains(&token) {
             self.waiting.push_back(token);
         }
     }
 
     /// Sets the timer to when the next request is due, if a connection waits for it.
-    pub fn arm(&mut self, now: Instant) -> Result<()> {
+    pub(super) fn arm(&mut self, now: Instant) -> Result<()> {
         if self.waiting.is_empty() || self.timer_deadline == Some(self.next_due) {
             return Ok(());
         }
@@ -91,7 +91,7 @@ impl Pacer {
     }
 
     /// Returns the connection to send the next due request on.
-    pub fn pop_due(&mut self, now: Instant) -> Option<usize> {
+    pub(super) fn pop_due(&mut self, now: Instant) -> Option<usize> {
         if self.next_due > now {
             return None;
         }

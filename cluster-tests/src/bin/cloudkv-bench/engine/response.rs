@@ -6,7 +6,7 @@ const MAX_HEADERS: usize = 64;
 
 /// Location of a response at the start of a buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Response {
+pub(super) struct Response {
     /// Status code.
     pub status: u16,
     /// Range of the body.
@@ -15,13 +15,13 @@ pub struct Response {
 
 impl Response {
     /// Bytes of header section and body.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.body.end
     }
 
     /// Parses the response at the start of `input`: `None` while its header section is incomplete.
     /// The body may still be incomplete: compare [`Response::len`] with the input's length.
-    pub fn parse(input: &[u8]) -> Result<Option<Self>> {
+    pub(super) fn parse(input: &[u8]) -> Result<Option<Self>> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Response::new(&mut headers);
         let head = match parsed.parse(input).context("parse response head")? {

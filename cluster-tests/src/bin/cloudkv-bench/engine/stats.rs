@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Counters of one worker, or of all together, in the measured window.
 #[derive(Debug)]
-pub struct Stats {
+pub(crate) struct Stats {
     /// Number of valid responses.
     pub done: u64,
     /// Failed requests, also outside the window.
@@ -19,7 +19,7 @@ pub struct Stats {
 
 impl Stats {
     /// Creates empty counters.
-    pub fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         // Three significant digits from 1 µs to 100 s.
         let latency = Histogram::new_with_bounds(1_000, 100_000_000_000, 3)?;
         Ok(Self {
@@ -30,14 +30,14 @@ impl Stats {
     }
 
     /// Counts a valid response.
-    pub fn record_success(&mut self, latency: Duration) {
+    pub(crate) fn record_success(&mut self, latency: Duration) {
         self.done += 1;
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         self.latency.saturating_record(nanos);
     }
 
     /// Adds the counters of another worker.
-    pub fn merge(&mut self, other: Self) -> Result<()> {
+    pub(crate) fn merge(&mut self, other: Self) -> Result<()> {
         self.done += other.done;
         self.errors.merge(other.errors);
         self.latency.add(&other.latency)?;
@@ -45,7 +45,7 @@ impl Stats {
     }
 
     /// Returns the percentiles.
-    pub fn latency(&self) -> Latency {
+    pub(crate) fn latency(&self) -> Latency {
         let at = |quantile| self.latency.value_at_quantile(quantile) as f64 / 1e3;
         Latency {
             mean: self.latency.mean() / 1e3,
@@ -64,7 +64,7 @@ impl Stats {
 
 /// Latencies in microseconds.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub struct Latency {
+pub(crate) struct Latency {
     /// Arithmetic mean.
     pub mean: f64,
     /// Median.
@@ -81,7 +81,7 @@ pub struct Latency {
 
 /// Failed requests, by kind.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Errors {
+pub(crate) struct Errors {
     /// Responses other than 2xx, by status.
     pub status: BTreeMap<u16, u64>,
     /// 2xx responses with another body than the one written.
@@ -94,12 +94,12 @@ pub struct Errors {
 
 impl Errors {
     /// Total number of errors.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.status.values().sum::<u64>() + self.wrong_body + self.lost
     }
 
     /// Keeps the description of the first error.
-    pub fn record_first(&mut self, text: impl FnOnce() -> String) {
+    pub(crate) fn record_first(&mut self, text: impl FnOnce() -> String) {
         self.first.get_or_insert_with(text);
     }
 

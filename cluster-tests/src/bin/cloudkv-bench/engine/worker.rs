@@ -21,7 +21,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(20);
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Connections and counters of one thread.
-pub struct Worker<'a> {
+pub(super) struct Worker<'a> {
     spec: &'a LoadSpec,
     window: MeasureWindow,
     /// Index of this thread's first connection among those of the run.
@@ -37,7 +37,7 @@ pub struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     /// Opens thread `index`'s share of the connections.
-    pub fn connect(
+    pub(super) fn connect(
         spec: &'a LoadSpec,
         window: MeasureWindow,
         index: usize,
@@ -77,7 +77,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Runs until the window ends or all keys are done.
-    pub fn run(mut self) -> Result<Stats> {
+    pub(super) fn run(mut self) -> Result<Stats> {
         let mut events = Events::with_capacity(self.connections.len().max(1));
         let mut last_retry = Instant::now();
         self.send_on_all(last_retry)?;

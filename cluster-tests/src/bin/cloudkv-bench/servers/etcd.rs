@@ -14,7 +14,7 @@ const NODE_COUNT: usize = 3;
 
 /// The three processes.
 #[derive(Debug)]
-pub struct Etcd {
+pub(crate) struct Etcd {
     nodes: Vec<ChildProcess>,
     /// Addresses for clients.
     pub clients: Vec<SocketAddr>,
@@ -22,7 +22,7 @@ pub struct Etcd {
 
 impl Etcd {
     /// Starts the three nodes below `dir`; `None` if etcd isn't installed.
-    pub async fn start(dir: &Path) -> Result<Option<Self>> {
+    pub(crate) async fn start(dir: &Path) -> Result<Option<Self>> {
         let Some(program) = find_program("etcd") else {
             return Ok(None);
         };
@@ -81,7 +81,7 @@ impl Etcd {
     }
 
     /// Process ids.
-    pub fn pids(&self) -> Vec<u32> {
+    pub(crate) fn pids(&self) -> Vec<u32> {
         self.nodes.iter().map(ChildProcess::pid).collect()
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// A running bare hyper server.
 #[derive(Debug)]
-pub struct BareHyper {
+pub(crate) struct BareHyper {
     _child: ChildProcess,
     /// The server as a client sees it.
     pub endpoint: Endpoint,
@@ -18,7 +18,7 @@ pub struct BareHyper {
 
 impl BareHyper {
     /// Starts a server with the responses in `samples`.
-    pub async fn start(samples: &[Sample], dir: &Path) -> Result<Self> {
+    pub(crate) async fn start(samples: &[Sample], dir: &Path) -> Result<Self> {
         let (answers, address) = (dir.join("answers.json"), dir.join("hyper-address"));
         std::fs::write(&answers, serde_json::to_vec(samples)?).context("write responses")?;
         let args: [&std::ffi::OsStr; 5] = [
@@ -59,7 +59,7 @@ impl BareHyper {
 }
 
 /// Builds responses when there is no node to copy from: with headers like those of the API.
-pub fn stand_in_samples(sizes: &[usize]) -> Vec<Sample> {
+pub(crate) fn stand_in_samples(sizes: &[usize]) -> Vec<Sample> {
     let common = [
         ("etag", "\"0000019f3b2c4d5e-1\""),
         ("x-request-id", "0123456789abcdef0123456789abcdef"),

@@ -6,11 +6,11 @@ mod node;
 mod proxies;
 mod webdis;
 
-pub use etcd::Etcd;
-pub use hyper::{BareHyper, stand_in_samples};
-pub use node::{Node, create_bucket, restart_timed};
-pub use proxies::Proxy;
-pub use webdis::{INSTALL_COMMAND, Tuning, Webdis};
+pub(crate) use etcd::Etcd;
+pub(crate) use hyper::{BareHyper, stand_in_samples};
+pub(crate) use node::{Node, create_bucket, restart_timed};
+pub(crate) use proxies::Proxy;
+pub(crate) use webdis::{INSTALL_COMMAND, Tuning, Webdis};
 
 use crate::load::Args;
 use crate::workload::Operation;
@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 /// Server that a measurement belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ServerKind {
+pub(crate) enum ServerKind {
     /// `cloudkv-node`.
     Node,
     /// hyper with constant responses.
@@ -60,7 +60,7 @@ impl fmt::Display for ServerKind {
 
 /// A running server as a client sees it.
 #[derive(Debug, Clone)]
-pub struct Endpoint {
+pub(crate) struct Endpoint {
     /// Kind of the server.
     pub kind: ServerKind,
     /// Listening address.
@@ -73,7 +73,7 @@ pub struct Endpoint {
 
 /// Paths of values of one size.
 #[derive(Debug, Clone)]
-pub struct Paths {
+pub(crate) struct Paths {
     /// Bytes of a value.
     pub value_size: usize,
     /// Path of a GET up to the key.
@@ -86,7 +86,7 @@ pub struct Paths {
 
 impl Endpoint {
     /// Returns the load options for one operation; `None` for a size without values.
-    pub fn load(&self, operation: Operation, value_size: usize) -> Option<Args> {
+    pub(crate) fn load(&self, operation: Operation, value_size: usize) -> Option<Args> {
         let paths = self
             .paths
             .iter()

@@ -18,7 +18,7 @@ const SAMPLE_KEY: &str = "sample";
 
 /// A node with its data in a directory of its own.
 #[derive(Debug)]
-pub struct Node {
+pub(crate) struct Node {
     /// The process.
     pub child: ChildProcess,
     /// Address of the public API.
@@ -43,7 +43,7 @@ struct CreatedBucket {
 
 impl Node {
     /// Starts a node on `data_dir` and waits until it is ready.
-    pub async fn start(binary: &Path, data_dir: &Path, log_dir: &Path) -> Result<Self> {
+    pub(crate) async fn start(binary: &Path, data_dir: &Path, log_dir: &Path) -> Result<Self> {
         ensure!(
             binary.exists(),
             "{} is missing: build it with `cargo build --release -p cloudkv-node`",
@@ -85,17 +85,17 @@ impl Node {
     }
 
     /// Creates a bucket with a quota of a hundred million keys.
-    pub async fn create_bucket(&self) -> Result<String> {
+    pub(crate) async fn create_bucket(&self) -> Result<String> {
         create_bucket(self.http).await
     }
 
     /// Memory of the process.
-    pub fn memory(&self) -> Result<procfs::MemoryUsage> {
+    pub(crate) fn memory(&self) -> Result<procfs::MemoryUsage> {
         procfs::MemoryUsage::of_process(self.child.pid())
     }
 
     /// Describes the node as a client sees it, with one bucket for each size of value.
-    pub fn endpoint(&self, buckets: &[(usize, String)]) -> Endpoint {
+    pub(crate) fn endpoint(&self, buckets: &[(usize, String)]) -> Endpoint {
         let paths = buckets.iter().map(|(value_size, bucket)| Paths {
             value_size: *value_size,
             get: format!("/kv/{bucket}/"),
@@ -112,7 +112,7 @@ impl Node {
     }
 
     /// Reads a real response of the node, for the bare hyper server to copy.
-    pub async fn sample(&self, bucket: &str, value_size: usize) -> Result<Sample> {
+    pub(crate) async fn sample(&self, bucket: &str, value_size: usize) -> Result<Sample> {
         let prefix = format!("/kv/{bucket}/");
         let path = format!("{prefix}{SAMPLE_KEY}");
         let mut value = vec![0; value_size];
@@ -133,7 +133,7 @@ impl Node {
 }
 
 /// Creates a bucket with a quota of a hundred million keys.
-pub async fn create_bucket(http: SocketAddr) -> Result<String> {
+pub(crate) async fn create_bucket(http: SocketAddr) -> Result<String> {
     let path = "/buckets?access=public&plan=business";
     let response = http::expect_success(http, "POST", path, Vec::new()).await?;
     let created: CreatedBucket = serde_json::from_slice(response.body()).context("new bucket")?;
@@ -141,7 +141,7 @@ pub async fn create_bucket(http: SocketAddr) -> Result<String> {
 }
 
 /// Restarts a node on its data. Returns the times until it was ready and until `path` was read.
-pub async fn restart_timed(
+pub(crate) async fn restart_timed(
     binary: &Path,
     data_dir: &Path,
     log_dir: &Path,

@@ -19,7 +19,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A proxy in front of a node.
 #[derive(Debug)]
-pub struct Proxy {
+pub(crate) struct Proxy {
     /// Kind of the proxy.
     pub kind: ServerKind,
     /// Listening address.
@@ -29,7 +29,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts our router.
-    pub async fn router(
+    pub(crate) async fn router(
         binary: &Path,
         rpc: SocketAddr,
         dir: &Path,
@@ -52,7 +52,7 @@ impl Proxy {
     }
 
     /// Starts HAProxy; `None` if it isn't installed.
-    pub async fn haproxy(
+    pub(crate) async fn haproxy(
         node: SocketAddr,
         dir: &Path,
         threads: Option<usize>,
@@ -72,7 +72,7 @@ impl Proxy {
     }
 
     /// Starts nginx; `None` if it isn't installed.
-    pub async fn nginx(
+    pub(crate) async fn nginx(
         node: SocketAddr,
         dir: &Path,
         threads: Option<usize>,
@@ -111,7 +111,7 @@ impl Proxy {
     }
 
     /// Process ids: the one that was started, and its children.
-    pub fn pids(&self) -> Vec<u32> {
+    pub(crate) fn pids(&self) -> Vec<u32> {
         let first = self.child.pid();
         let path = format!("/proc/{first}/task/{first}/children");
         let children = fs::read_to_string(path).unwrap_or_default();

@@ -19,13 +19,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Command that installs the two programs.
-pub const INSTALL_COMMAND: &str = "apt-get install webdis redis-server";
+pub(crate) const INSTALL_COMMAND: &str = "apt-get install webdis redis-server";
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Configuration of webdis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Tuning {
+pub(crate) enum Tuning {
     /// Fastest measured: Unix socket, 2 threads, 4 connections each.
     Best,
     /// As the Debian package ships it: TCP, 2 threads, built-in number of connections.
@@ -34,7 +34,7 @@ pub enum Tuning {
 
 /// Both processes.
 #[derive(Debug)]
-pub struct Webdis {
+pub(crate) struct Webdis {
     _redis: ChildProcess,
     _webdis: ChildProcess,
     /// The pair as a client sees it.
@@ -43,7 +43,7 @@ pub struct Webdis {
 
 impl Webdis {
     /// Starts both below `dir`; `None` if they aren't installed.
-    pub async fn start(dir: &Path, sizes: &[usize], tuning: Tuning) -> Result<Option<Self>> {
+    pub(crate) async fn start(dir: &Path, sizes: &[usize], tuning: Tuning) -> Result<Option<Self>> {
         let (Some(redis), Some(webdis)) = (find_program("redis-server"), find_program("webdis"))
         else {
             return Ok(None);
