@@ -9,7 +9,7 @@ use super::incompressible;
 use super::node_faults;
 use super::plain_client::PlainClient;
 use crate::harness::{RawRequest, eventually, try_eventually};
-use crate::region::{Region, shard_of};
+use crate::region::{NodeStatus, Region, shard_of};
 use crate::rng::Rng;
 
 /// Shard whose snapshot takes long; it holds [`BALLAST`] values that no client uses.
@@ -29,7 +29,8 @@ const HEALTHY_TIMEOUT: Duration = Duration::from_secs(180);
 const SNAPSHOT_START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Wipes a node of a healthy region, lets it join over a slow connection, and waits until it is
-/// caught up. Returns whether its snapshot transfer was observed.
+/// caught up. Returns whether its snapshot transfer was observed. If the node at `seat` has no
+/// replica of the slow shard, as one of four has not, another one is wiped.
 pub(super) async fn slow_snapshot(
     region: &mut Region,
     seat: usize,
@@ -39,6 +40,11 @@ pub(super) async fn slow_snapshot(
     region.wait_formed_within(HEALTHY_TIMEOUT).await;
     load_ballast(region).await;
     region.wait_formed_within(HEALTHY_TIMEOUT).await;
+    let seats = replica_seats(region).await;
+    let seat = match seats.first() {
+        Some(first) if !seats.contains(&seat) => *first,
+        _ => seat,
+    };
     let lost_id = region.node_id(seat).await;
     region.kill(seat);
     let rate = rng.range(RATES_KIB) << 10;
@@ -115,13 +121,23 @@ async fn load_ballast(region: &Region) {
     eventually("the log is purged", BALLAST_TIMEOUT, purged).await;
 }
 
-/// Returns true once no node has the shard's whole log.
+/// Returns true once no replica has the shard's whole log.
 async fn is_log_purged(region: &Region) -> bool {
     let statuses = region.statuses().await;
     let group = group_name();
-    let replicas: Vec<_> = statuses
+    let mut replicas = statuses
         .values()
         .filter_map(|status| status.group(&group))
-        .collect();
-    replicas.len() == region.running().len() && replicas.iter().all(|it| it.purged > 0)
+        .peekable();
+    let is_complete = statuses.len() == region.running().len() && replicas.peek().is_some();
+    is_complete && replicas.all(|it| it.purged > 0)
+}
+
+/// Returns the seats of the running nodes with a replica of the slow shard.
+async fn replica_seats(region: &Region) -> Vec<usize> {
+    let statuses = region.statuses().await;
+    let group = group_name();
+    let holds = |status: &NodeStatus| status.group(&group).is_some();
+    let seats = statuses.iter().filter(|(_, status)| holds(status));
+    seats.map(|(seat, _)| *seat).collect()
 }
