@@ -237,7 +237,7 @@ async fn a_removal_needs_a_majority_of_the_metadata_and_resumes_after_crashes() 
         STATE_TIMEOUT,
         async || {
             let refused = world.admin(0, &["remove-region", "ap"]).await.unwrap_err();
-            assert!(refused.contains("503"), "{refused}");
+            assert!(refused.contains("answered 503"), "{refused}");
             refused.contains("2 of them are needed").then_some(())
         },
     )

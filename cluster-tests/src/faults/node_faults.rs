@@ -131,7 +131,7 @@ async fn wait_removed(region: &mut Region, seat: usize) {
 /// Recommissions a node, or, if it was removed already, lets it join anew.
 async fn bring_back(region: &mut Region, seat: usize, admin_seat: usize, id: &NodeId) {
     let recommission = async || match region.admin(admin_seat, &["recommission", &id.0]).await {
-        Err(error) if error.contains("503") || error.contains("connect to") => None,
+        Err(error) if error.contains("answered 503") || error.contains("connect to") => None,
         Ok(_) => Some(true),
         Err(error) if error.contains("was removed") => Some(false),
         Err(error) => panic!("recommission {id}: {error}"),

@@ -299,7 +299,7 @@ impl Region {
         let what = format!("admin {args:?} is carried out");
         let answered = async || match self.admin(seat, args).await {
             Ok(answered) => Some(answered),
-            Err(error) if error.contains("503") => None,
+            Err(error) if error.contains("answered 503") => None,
             Err(error) => panic!("admin {args:?}: {error}"),
         };
         eventually(&what, FORM_TIMEOUT, answered).await
