@@ -190,10 +190,10 @@ fn state_options(
     options
 }
 
-/// Bounds what flushes and compactions write a second. RocksDB tunes the rate between a twentieth of
-/// `rate` and all of it, by how much there is to do: so a compaction after little was written doesn't
-/// take the disk from the log for seconds, in which its syncs would be late and leaders lost, and one
-/// that can't keep up gets more, a twentieth each second.
+/// Bounds the bytes that flushes and compactions write per second. RocksDB tunes the limit between
+/// a twentieth of `rate` and `rate` by demand: without a bound, a compaction takes the disk from
+/// the log for seconds, in which its syncs are late and leaderships are lost. Under demand the
+/// limit grows by a twentieth each second.
 fn limit_compaction(options: &mut Options, rate: usize) {
     if let Ok(rate) = i64::try_from(rate)
         && rate > 0
