@@ -14,6 +14,7 @@
 //! | `damaged_log` | advice for a log that can't be read |
 //! | `start_log` | log events of a start |
 //! | `event_log` | log events of changes around the node |
+//! | `node_list_writer` | saves the cluster's nodes, for when the log can't be read |
 //! | `maintenance` | clock, flushes and purges while it runs |
 //! | `log_budget` | bounds the log that is kept for members that lag |
 //! | `readiness` | whether this node can answer for all shards, and why not |
@@ -33,6 +34,7 @@ mod groups;
 mod log_budget;
 mod maintenance;
 mod membership;
+mod node_list_writer;
 mod operator;
 mod ports;
 mod readiness;

@@ -50,7 +50,7 @@ impl Operator {
         confirmed: bool,
     ) -> Result<NamedNode, NodeError> {
         let node = self.find_node(&name).await?;
-        let name = node.display_name().to_owned();
+        let name = self.groups.catalog.topology().unique_name(&node).to_owned();
         let done = NamedNode {
             node: node.id,
             name: name.clone(),
@@ -115,7 +115,7 @@ impl Operator {
         let region = topology.region_name(node.region).unwrap_or("?").to_owned();
         let mut report = DecommissionReport {
             node: node.id,
-            name: node.display_name().to_owned(),
+            name: topology.unique_name(node).to_owned(),
             region: region.clone(),
             state: node.state.name().to_owned(),
             survives_now: String::new(),
@@ -154,7 +154,7 @@ impl Operator {
             Err(obstacle) => {
                 let name_of = |id| {
                     let node = topology.node(id);
-                    node.map_or_else(|| id.to_string(), |node| node.display_name().to_owned())
+                    node.map_or_else(|| id.to_string(), |node| topology.unique_name(node).to_owned())
                 };
                 report.obstacle = Some(obstacle.describe(&report.name, &region, name_of));
             }

@@ -22,6 +22,7 @@ use super::event_log;
 use super::groups::{Groups, NodeEndpoint, StartError};
 use super::maintenance::{measure_disk_space, run_maintenance};
 use super::membership::MembershipContext;
+use super::node_list_writer::NodeListWriter;
 use super::operator::Operator;
 use super::ports::{Ports, PublicListeners, bind_rpc};
 use super::region_status;
@@ -334,6 +335,9 @@ impl RunningNode {
             self.stop_groups.clone(),
         );
         self.tasks.spawn(event_log);
+        let node_list = Arc::new(NodeListWriter::new(self.groups.clone()));
+        self.tasks
+            .spawn(node_list.clone().run(self.stop_groups.clone()));
         if stop
             .run_until_cancelled(self.groups.wait_until_serving())
             .await
@@ -341,6 +345,7 @@ impl RunningNode {
         {
             return Ok(());
         }
+        node_list.save_changes().await;
         self.start_background_tasks();
         start_log::log_serving(&self.groups, listeners.address, self.started_at);
         let drain = CancellationToken::new();

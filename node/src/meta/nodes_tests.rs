@@ -350,6 +350,30 @@ fn placements_are_refused_with_the_reason() {
 }
 
 #[test]
+fn nodes_of_one_host_are_told_apart_by_their_addresses() {
+    let mut fixture = MetadataFixture::bootstrapped();
+    for (node, port) in [(2, 7072), (3, 7073), (4, 7074)] {
+        let register = pb::RegisterNode {
+            rpc: format!("10.0.0.1:{port}"),
+            ..registration(node)
+        };
+        fixture.apply(Command::RegisterNode(register)).unwrap();
+    }
+    fixture
+        .apply(set_state_command(4, pb::NodeState::Removed))
+        .unwrap();
+    let topology = fixture.topology();
+    let name_of = |node| topology.unique_name(topology.node(node).unwrap());
+    assert_eq!([name_of(2), name_of(3)], ["10.0.0.1:7072", "10.0.0.1:7073"]);
+    fixture
+        .apply(set_state_command(3, pb::NodeState::Removed))
+        .unwrap();
+    let topology = fixture.topology();
+    let left = topology.node(2).unwrap();
+    assert_eq!(topology.unique_name(left), "10.0.0.1");
+}
+
+#[test]
 fn names_and_times_of_removal_are_kept_from_their_level_on() {
     let mut fixture = MetadataFixture::bootstrapped();
     let named = |node: u64| pb::RegisterNode {

@@ -207,6 +207,21 @@ impl Topology {
             .and_then(|index| self.nodes.get(index))
     }
 
+    /// Name that tells a node from the others: its display name, or its rpc address if a node that
+    /// isn't removed has the same one, as nodes on one machine do.
+    pub fn unique_name<'a>(&self, node: &'a NodeInfo) -> &'a str {
+        let name = node.display_name();
+        let has_this_name = |other: &NodeInfo| {
+            other.id != node.id
+                && other.state != NodeState::Removed
+                && other.display_name() == name
+        };
+        if self.nodes.iter().any(has_this_name) {
+            return &node.rpc;
+        }
+        name
+    }
+
     /// Returns whether a node is removed, or its region is being removed, so that anything that it
     /// still acknowledges would be lost.
     pub fn is_removed(&self, id: NodeId) -> bool {

@@ -8,7 +8,6 @@ use cloudkv_common::telemetry::presence::{PresenceChange, PresenceTracker};
 
 use crate::app::groups::Groups;
 use crate::app::start_log::format_seconds;
-use crate::cluster::NodeList;
 use crate::meta::{NodeState, Topology};
 use crate::raft::NodeId;
 
@@ -38,7 +37,7 @@ impl MembershipEvents {
     }
 
     /// Logs changes.
-    pub(super) async fn check(&mut self, now: Instant) {
+    pub(super) fn check(&mut self, now: Instant) {
         let topology = self.groups.catalog.topology();
         let is_same = |logged: &Arc<Topology>| Arc::ptr_eq(logged, &topology);
         if !self.topology.as_ref().is_some_and(is_same) {
@@ -47,7 +46,6 @@ impl MembershipEvents {
                 self.log_node_changes(before, &topology);
                 self.log_region_changes(before, &topology);
             }
-            self.save_node_list(before.as_deref(), &topology).await;
         }
         self.check_regions(now, &topology);
         self.check_nodes(now, &topology);
@@ -104,19 +102,6 @@ impl MembershipEvents {
             if topology.region(*number).is_none() {
                 tracing::warn!(region = region.name, "region removed from the cluster");
             }
-        }
-    }
-
-    /// Saves the node list, which helps to recover a damaged data directory: see [`NodeList`].
-    async fn save_node_list(&self, before: Option<&Topology>, topology: &Topology) {
-        let node_list = NodeList::from_topology(topology);
-        if before.is_some_and(|before| NodeList::from_topology(before) == node_list) {
-            return;
-        }
-        let dir = self.groups.data_dir.clone();
-        let saved = tokio::task::spawn_blocking(move || node_list.save(&dir)).await;
-        if let Ok(Err(error)) = saved {
-            tracing::warn!(%error, "writing nodes.json failed");
         }
     }
 

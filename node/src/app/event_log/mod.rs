@@ -55,18 +55,18 @@ pub(super) async fn run(groups: Arc<Groups>, started_at: Instant, stop: Cancella
     let mut ticks = tokio::time::interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        event_log.check().await;
+        event_log.check();
     }
 }
 
 impl EventLog {
-    async fn check(&mut self) {
+    fn check(&mut self) {
         let now = Instant::now();
         self.check_readiness();
         if self.groups.metadata_state() == MetadataState::Absent {
             return;
         }
-        self.members.check(now).await;
+        self.members.check(now);
         self.leaders.check();
         self.check_majorities(now);
         self.catch_up.check(now);
