@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests scripts/tour without a node; cluster-tests/tests/tour.rs runs it with one.
+# Tests scripts/tour without a node; cluster-tests/suite/tests/tour.rs runs it with one.
 # shellcheck disable=SC2317 # functions are called by name
 set -euo pipefail
 cd "$(dirname "$0")/../.."

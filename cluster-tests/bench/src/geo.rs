@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use cloudkv_cluster_tests::Bucket;
-use cloudkv_cluster_tests::faults::{LoadPattern, PlainLoad};
-use cloudkv_cluster_tests::region::{MultiRegionCluster, RegionOptions};
+use cloudkv_test_harness::Bucket;
+use cloudkv_test_harness::load::{LoadPattern, PlainLoad};
+use cloudkv_test_harness::region::{MultiRegionCluster, RegionOptions};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 

@@ -12,7 +12,7 @@ use crate::servers::{Etcd, ServerKind, create_bucket};
 use crate::workload::{Dialect, Operation};
 use crate::{http, process};
 use anyhow::{Context, Result, ensure};
-use cloudkv_cluster_tests::region::{Region, RegionOptions};
+use cloudkv_test_harness::region::{Region, RegionOptions};
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

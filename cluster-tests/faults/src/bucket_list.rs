@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::node_connection::{ExchangeOutcome, NodeConnection};
 use super::recording_client::{ClientContext, RESPONSE_TIMEOUT};
-use crate::harness::{Bucket, HttpResponse, RawRequest};
-use crate::rng::Rng;
+use cloudkv_test_harness::load::{ExchangeOutcome, NodeConnection};
+use cloudkv_test_harness::rng::Rng;
+use cloudkv_test_harness::{Bucket, HttpResponse, RawRequest};
 
 /// Maximum number of buckets; more would only make the lists long.
 const MAX_BUCKETS: usize = 300;

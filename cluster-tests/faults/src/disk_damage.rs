@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use crate::region::{NodeId, Region};
-use crate::rng::Rng;
+use cloudkv_test_harness::region::{NodeId, Region};
+use cloudkv_test_harness::rng::Rng;
 
 /// Time for all groups to be healthy again after the damage.
 const HEALTHY_TIMEOUT: Duration = Duration::from_secs(180);

@@ -11,7 +11,7 @@ use super::fake_server::{Defect, serve};
 use super::history::History;
 use super::history_checker::HistoryChecker;
 use super::recording_client::{ClientContext, RecordingClient};
-use crate::harness::{Bucket, eventually};
+use cloudkv_test_harness::{Bucket, eventually};
 
 /// Enough calls for a server to show its defect many times.
 const CALL_COUNT: u64 = 6000;

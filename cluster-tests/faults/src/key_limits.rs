@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::join_all;
 
-use super::node_connection::{ExchangeOutcome, NodeConnection};
 use super::recording_client::{ClientContext, RESPONSE_TIMEOUT};
-use crate::harness::{Bucket, HttpResponse, RawRequest};
-use crate::rng::Rng;
+use cloudkv_test_harness::load::{ExchangeOutcome, NodeConnection};
+use cloudkv_test_harness::rng::Rng;
+use cloudkv_test_harness::{Bucket, HttpResponse, RawRequest};
 
 /// Keys that a bucket of plan `free` may hold while these clients run.
 pub(super) const KEY_LIMIT: u64 = 320;

@@ -9,9 +9,9 @@ use super::node_faults;
 use super::schedule::FaultStep;
 use super::slow_snapshot::slow_snapshot;
 use super::target::FaultTarget;
-use crate::harness::try_eventually;
-use crate::region::{LinkStats, Region};
-use crate::rng::Rng;
+use cloudkv_test_harness::region::{LinkStats, Region};
+use cloudkv_test_harness::rng::Rng;
+use cloudkv_test_harness::try_eventually;
 
 /// Time for all groups to be healthy after a wipe.
 const HEALTHY_TIMEOUT: Duration = Duration::from_secs(180);

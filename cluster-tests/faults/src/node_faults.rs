@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::harness::try_eventually;
-use crate::region::{NodeId, NodeStatus, Region};
-use crate::rng::Rng;
+use cloudkv_test_harness::region::{NodeId, NodeStatus, Region};
+use cloudkv_test_harness::rng::Rng;
+use cloudkv_test_harness::try_eventually;
 
 /// Jump of a wall clock, in milliseconds.
 const CLOCK_JUMP_MS: i64 = 10 * 60 * 1000;

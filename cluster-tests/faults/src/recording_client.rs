@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::call_record::{Action, CallRecord, Outcome};
 use super::history::{History, KeyName};
-use super::node_connection::{ExchangeOutcome, NodeConnection};
 use super::version::Version;
 use super::workload::{self, Intent};
 use crate::checker::{ABSENT, Value};
-use crate::harness::{Bucket, HttpResponse, RawRequest};
-use crate::rng::Rng;
+use cloudkv_test_harness::load::{ExchangeOutcome, NodeConnection};
+use cloudkv_test_harness::rng::Rng;
+use cloudkv_test_harness::{Bucket, HttpResponse, RawRequest};
 
 /// Time for a response; after it a write's outcome is unknown.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);

@@ -19,7 +19,7 @@ use super::nemesis::Nemesis;
 use super::recording_client::{ClientContext, RecordingClient};
 use super::report::Report;
 use super::schedule::FaultSchedule;
-use crate::region::{Region, RegionOptions};
+use cloudkv_test_harness::region::{Region, RegionOptions};
 
 /// Time beyond its planned duration in which a run waits for every kind of fault to happen.
 const GRACE_PERIOD: Duration = Duration::from_secs(60);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::fault_kind::FaultKind;
 use super::target::FaultTarget;
-use crate::rng::Rng;
+use cloudkv_test_harness::rng::Rng;
 
 /// One fault or two at once, and their timing.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 
-use super::incompressible;
 use super::node_faults;
-use super::plain_client::PlainClient;
-use crate::harness::{RawRequest, eventually, try_eventually};
-use crate::region::{NodeStatus, Region, shard_of};
-use crate::rng::Rng;
+use cloudkv_test_harness::load::PlainClient;
+use cloudkv_test_harness::load::incompressible;
+use cloudkv_test_harness::region::{NodeStatus, Region, shard_of};
+use cloudkv_test_harness::rng::Rng;
+use cloudkv_test_harness::{RawRequest, eventually, try_eventually};
 
 /// Shard whose snapshot takes long; it holds [`BALLAST`] values that no client uses.
 const SLOW_SHARD: u32 = 0;

@@ -1,7 +1,7 @@
 //! Target of a fault.
 
-use crate::region::Region;
-use crate::rng::Rng;
+use cloudkv_test_harness::region::Region;
+use cloudkv_test_harness::rng::Rng;
 
 /// The node that a fault is to hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Workload of the recording clients: keys and operations.
 
 use super::history::KeyName;
-use crate::rng::Rng;
+use cloudkv_test_harness::rng::Rng;
 
 /// Number of keys that many clients use at once.
 pub(super) const HOT_KEYS: u64 = 6;

@@ -1,4 +1,4 @@
-//! Support for tests that start real CloudKV processes and talk to them from outside.
+//! Starts real CloudKV processes, calls them from outside, and waits for conditions.
 //!
 //! Nothing here depends on the node's code: a test sees what a user sees, which is the binary, its
 //! flags, its ports and its data directory.
@@ -7,16 +7,39 @@
 //! the caller would only unwrap a `Result` one line later, with less to report.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-pub mod checker;
-pub mod faults;
-pub mod harness;
-pub mod postman;
+mod binary;
+mod http;
+pub mod load;
+mod log_file;
+mod memory;
+mod node;
 pub mod power;
+pub mod prometheus;
+mod public_endpoint;
+mod raw_h2;
+mod raw_http1;
+mod recorder;
 pub mod region;
+mod response;
 pub mod rng;
+mod router;
+mod shared_node;
+mod small_disk;
+mod startup_failure;
+mod wait;
 
-pub use harness::{
-    ApiClient, ApiRequest, Bucket, H2Connection, H2Event, HttpResponse, Node, NodeLease,
-    NodeOptions, PublicEndpoint, RawConnection, RawOutcome, RawRequest, Router, SharedNode,
-    SmallDisk, TrafficRecorder, encode_chunk, eventually, resident_bytes, try_eventually,
-};
+pub use http::{ApiClient, ApiRequest, Bucket};
+pub use log_file::LogFile;
+pub use memory::resident_bytes;
+pub(crate) use node::clean_env_command;
+pub use node::{Node, NodeOptions, node_command};
+pub use public_endpoint::PublicEndpoint;
+pub use raw_h2::{H2Connection, H2Event};
+pub use raw_http1::{RawConnection, RawOutcome, RawRequest, encode_chunk};
+pub use recorder::TrafficRecorder;
+pub use response::HttpResponse;
+pub use router::{Router, router_command};
+pub use shared_node::{NodeLease, SharedNode};
+pub use small_disk::SmallDisk;
+pub use startup_failure::{StartupFailure, run_to_exit};
+pub use wait::{eventually, try_eventually};

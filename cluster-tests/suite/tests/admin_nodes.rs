@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::region::{NodeId, Region, RegionOptions};
+use cloudkv_test_harness::eventually;
+use cloudkv_test_harness::region::{NodeId, Region, RegionOptions};
 use serde_json::Value;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -4,8 +4,8 @@
 
 use std::process::Output;
 
-use cloudkv_cluster_tests::harness::node_command;
-use cloudkv_cluster_tests::{Node, NodeOptions};
+use cloudkv_test_harness::node_command;
+use cloudkv_test_harness::{Node, NodeOptions};
 use http::Method;
 use serde_json::{Value, json};
 

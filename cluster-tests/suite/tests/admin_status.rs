@@ -5,9 +5,9 @@
 use std::fs::{self, File};
 use std::time::Duration;
 
-use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::harness::node_command;
-use cloudkv_cluster_tests::region::{MultiRegionCluster, Region, RegionOptions, StartMode};
+use cloudkv_test_harness::eventually;
+use cloudkv_test_harness::node_command;
+use cloudkv_test_harness::region::{MultiRegionCluster, Region, RegionOptions, StartMode};
 use futures_util::future::join_all;
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use cloudkv_cluster_tests::{ApiClient, ApiRequest, Bucket, SharedNode};
+use cloudkv_test_harness::{ApiClient, ApiRequest, Bucket, SharedNode};
 use http::Method;
 
 static NODE: SharedNode = SharedNode::new();
@@ -47,7 +47,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    async fn of(node: &cloudkv_cluster_tests::Node, access: &str) -> Self {
+    async fn of(node: &cloudkv_test_harness::Node, access: &str) -> Self {
         let api = node.api();
         let bucket = api.create_bucket_with(&[("access", access)]).await;
         let other = api.create_bucket().await.account;

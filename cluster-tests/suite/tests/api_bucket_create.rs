@@ -2,7 +2,7 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use cloudkv_cluster_tests::{Bucket, RawRequest, SharedNode};
+use cloudkv_test_harness::{Bucket, RawRequest, SharedNode};
 use futures_util::future::join_all;
 use serde_json::json;
 use uuid::Uuid;

@@ -4,7 +4,7 @@
 
 use std::time::SystemTime;
 
-use cloudkv_cluster_tests::{ApiClient, Bucket, SharedNode};
+use cloudkv_test_harness::{ApiClient, Bucket, SharedNode};
 use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
@@ -211,7 +211,7 @@ async fn change_plan(
     api: &ApiClient,
     bucket: &Bucket,
     plan: &str,
-) -> cloudkv_cluster_tests::HttpResponse {
+) -> cloudkv_test_harness::HttpResponse {
     api.patch(&bucket.path())
         .api_key(&bucket.account)
         .query(&[("plan", plan)])

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use cloudkv_cluster_tests::{ApiClient, RawRequest, SharedNode};
+use cloudkv_test_harness::{ApiClient, RawRequest, SharedNode};
 use futures_util::future::join_all;
 use http::Method;
 

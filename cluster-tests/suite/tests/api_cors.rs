@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use cloudkv_cluster_tests::{ApiClient, ApiRequest, Bucket, HttpResponse, RawRequest, SharedNode};
+use cloudkv_test_harness::{ApiClient, ApiRequest, Bucket, HttpResponse, RawRequest, SharedNode};
 use http::Method;
 
 static NODE: SharedNode = SharedNode::new();

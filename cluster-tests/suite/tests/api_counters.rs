@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::{ApiClient, Bucket, SharedNode, eventually};
+use cloudkv_test_harness::{ApiClient, Bucket, SharedNode, eventually};
 use serde_json::{Value, json};
 
 static NODE: SharedNode = SharedNode::new();

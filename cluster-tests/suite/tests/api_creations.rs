@@ -2,7 +2,7 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use cloudkv_cluster_tests::{ApiClient, Bucket, HttpResponse, Node, NodeOptions, Router};
+use cloudkv_test_harness::{ApiClient, Bucket, HttpResponse, Node, NodeOptions, Router};
 use futures_util::{StreamExt, stream};
 
 async fn start_node(args: &[&str]) -> Node {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::{
+use cloudkv_test_harness::{
     ApiClient, HttpResponse, Node, NodeOptions, RawConnection, RawOutcome, RawRequest, SharedNode,
 };
 use http::Version;

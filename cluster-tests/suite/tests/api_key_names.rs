@@ -2,7 +2,7 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use cloudkv_cluster_tests::{RawRequest, SharedNode};
+use cloudkv_test_harness::{RawRequest, SharedNode};
 
 static NODE: SharedNode = SharedNode::new();
 

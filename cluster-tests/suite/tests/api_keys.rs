@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use cloudkv_cluster_tests::{
+use cloudkv_test_harness::{
     ApiClient, HttpResponse, RawConnection, RawOutcome, RawRequest, SharedNode,
 };
 use futures_util::future::join_all;

@@ -2,7 +2,7 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use cloudkv_cluster_tests::{ApiClient, Bucket, HttpResponse, SharedNode};
+use cloudkv_test_harness::{ApiClient, Bucket, HttpResponse, SharedNode};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream;
@@ -148,7 +148,7 @@ async fn an_expired_key_frees_quota() {
         .await
         .assert_status(200);
     let timeout = std::time::Duration::from_secs(30);
-    cloudkv_cluster_tests::eventually("the expired key's quota is free", timeout, async || {
+    cloudkv_test_harness::eventually("the expired key's quota is free", timeout, async || {
         let answer = api.put(&bucket.key_path("new"), "v").await;
         (answer.status == 200).then_some(())
     })

@@ -2,7 +2,7 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use cloudkv_cluster_tests::{ApiClient, Bucket, HttpResponse, RawRequest, SharedNode};
+use cloudkv_test_harness::{ApiClient, Bucket, HttpResponse, RawRequest, SharedNode};
 use futures_util::StreamExt;
 use futures_util::stream;
 use serde_json::Value;

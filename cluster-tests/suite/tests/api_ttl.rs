@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use cloudkv_cluster_tests::{ApiClient, Bucket, SharedNode, eventually};
+use cloudkv_test_harness::{ApiClient, Bucket, SharedNode, eventually};
 use futures_util::future::join_all;
 use serde_json::Value;
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::{RawConnection, RawOutcome, RawRequest, SharedNode, encode_chunk};
+use cloudkv_test_harness::{RawConnection, RawOutcome, RawRequest, SharedNode, encode_chunk};
 
 static NODE: SharedNode = SharedNode::new();
 

@@ -8,7 +8,7 @@
 
 use cloudkv_cluster_tests::postman::{Collection, Environment, Example, Item, Statement};
 use cloudkv_cluster_tests::postman::{parse, send};
-use cloudkv_cluster_tests::{ApiClient, HttpResponse, Node, SharedNode};
+use cloudkv_test_harness::{ApiClient, HttpResponse, Node, SharedNode};
 
 const COLLECTION: &str = include_str!("../data/cloudkv.postman_collection.json");
 const CREATE_BUCKET: &str = "Buckets/Create Bucket";

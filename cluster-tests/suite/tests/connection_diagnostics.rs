@@ -5,9 +5,9 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::harness::{Router, node_command, run_to_exit};
-use cloudkv_cluster_tests::region::{Certificates, Region, RegionOptions, StartMode};
+use cloudkv_test_harness::eventually;
+use cloudkv_test_harness::region::{Certificates, Region, RegionOptions, StartMode};
+use cloudkv_test_harness::{Router, node_command, run_to_exit};
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -7,8 +7,8 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use cloudkv_cluster_tests::harness::{StartupFailure, run_to_exit};
-use cloudkv_cluster_tests::{Bucket, Node, NodeOptions};
+use cloudkv_test_harness::{Bucket, Node, NodeOptions};
+use cloudkv_test_harness::{StartupFailure, run_to_exit};
 
 /// Size of the blocks in which log segments are written.
 const BLOCK_BYTES: u64 = 4096;

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use cloudkv_cluster_tests::harness::node_command;
-use cloudkv_cluster_tests::{ApiClient, Bucket, eventually};
+use cloudkv_test_harness::node_command;
+use cloudkv_test_harness::{ApiClient, Bucket, eventually};
 
 const NODES: [&str; 3] = ["node1", "node2", "node3"];
 const REGIONS: [&str; 4] = ["paris", "dublin", "virginia", "router"];
@@ -20,7 +20,7 @@ const STATE_TIMEOUT: Duration = Duration::from_secs(120);
 
 fn repository() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap().to_owned()
+    here.ancestors().nth(2).unwrap().to_owned()
 }
 
 fn run(command: &mut Command) -> Output {

@@ -8,10 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cloudkv_cluster_tests::harness::prometheus::sample_names;
-use cloudkv_cluster_tests::harness::{node_command, router_command};
-use cloudkv_cluster_tests::region::{MultiRegionCluster, RegionOptions};
-use cloudkv_cluster_tests::{ApiClient, Router, eventually};
+use cloudkv_test_harness::prometheus::sample_names;
+use cloudkv_test_harness::region::{MultiRegionCluster, RegionOptions};
+use cloudkv_test_harness::{ApiClient, Router, eventually};
+use cloudkv_test_harness::{node_command, router_command};
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Prefixes of metric names.
@@ -19,7 +19,7 @@ const METRIC_PREFIXES: [&str; 2] = ["cloudkv_", "process_"];
 
 fn deploy_dir() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap().join("deploy")
+    here.ancestors().nth(2).unwrap().join("deploy")
 }
 
 fn read(path: &str) -> String {

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::region::{Region, RegionOptions, StartMode};
-use cloudkv_cluster_tests::{Bucket, HttpResponse, SmallDisk, eventually};
+use cloudkv_test_harness::region::{Region, RegionOptions, StartMode};
+use cloudkv_test_harness::{Bucket, HttpResponse, SmallDisk, eventually};
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Size of each small disk, in MiB.

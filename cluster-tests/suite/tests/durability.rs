@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cloudkv_cluster_tests::{
+use cloudkv_test_harness::{
     ApiClient, Bucket, Node, RawConnection, RawOutcome, RawRequest, eventually,
 };
 use futures_util::StreamExt;

@@ -4,8 +4,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use cloudkv_cluster_tests::harness::run_to_exit;
-use cloudkv_cluster_tests::{ApiClient, Node, NodeOptions};
+use cloudkv_test_harness::run_to_exit;
+use cloudkv_test_harness::{ApiClient, Node, NodeOptions};
 use serde_json::Value;
 
 #[tokio::test]

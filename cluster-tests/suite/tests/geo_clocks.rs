@@ -4,9 +4,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::faults::Version;
-use cloudkv_cluster_tests::region::MultiRegionCluster;
+use cloudkv_faults::Version;
+use cloudkv_test_harness::eventually;
+use cloudkv_test_harness::region::MultiRegionCluster;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cloudkv_cluster_tests::Bucket;
-use cloudkv_cluster_tests::region::MultiRegionCluster;
+use cloudkv_test_harness::Bucket;
+use cloudkv_test_harness::region::MultiRegionCluster;
 use futures_util::future::join_all;
 
 /// One-way delay between the two regions: long enough for a crash to hit each step.

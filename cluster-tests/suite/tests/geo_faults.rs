@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::faults::{RegionsOptions, run_regions};
+use cloudkv_faults::{RegionsOptions, run_regions};
 
 async fn assert_passes(options: &RegionsOptions) {
     let report = run_regions(options).await;

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::region::{MultiRegionCluster, RegionOptions};
-use cloudkv_cluster_tests::{Bucket, eventually};
+use cloudkv_test_harness::region::{MultiRegionCluster, RegionOptions};
+use cloudkv_test_harness::{Bucket, eventually};
 use serde_json::Value;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);

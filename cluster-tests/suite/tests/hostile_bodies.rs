@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use cloudkv_cluster_tests::{
+use cloudkv_test_harness::{
     ApiClient, Bucket, HttpResponse, Node, NodeOptions, RawConnection, RawOutcome, RawRequest,
     Router, TrafficRecorder, encode_chunk,
 };

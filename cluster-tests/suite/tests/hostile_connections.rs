@@ -5,7 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use cloudkv_cluster_tests::{
+use cloudkv_test_harness::{
     H2Connection, H2Event, HttpResponse, Node, NodeOptions, PublicEndpoint, RawConnection,
     RawOutcome, RawRequest, Router, eventually,
 };
@@ -280,7 +280,7 @@ async fn a_local_router_is_trusted_by_a_node_without_certificates() {
 #[tokio::test]
 async fn a_router_with_a_certificate_is_trusted() {
     let dir = tempfile::tempdir().unwrap();
-    let certificates = cloudkv_cluster_tests::region::Certificates::create(dir.path());
+    let certificates = cloudkv_test_harness::region::Certificates::create(dir.path());
     let address = Ipv4Addr::LOCALHOST.into();
     let mut args = certificates.issue_node(address);
     args.extend(LOW_LIMIT_ARGS.map(str::to_owned));

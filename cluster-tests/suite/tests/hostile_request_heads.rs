@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use cloudkv_cluster_tests::{ApiClient, Bucket, Node, RawRequest, Router};
+use cloudkv_test_harness::{ApiClient, Bucket, Node, RawRequest, Router};
 use futures_util::{StreamExt, stream};
 use http::Request;
 use http_body_util::StreamBody;

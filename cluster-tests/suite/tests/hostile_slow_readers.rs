@@ -5,7 +5,7 @@
 
 use std::net::Ipv4Addr;
 
-use cloudkv_cluster_tests::{
+use cloudkv_test_harness::{
     Bucket, H2Connection, H2Event, PublicEndpoint, RawConnection, RawRequest, resident_bytes,
 };
 use std::future::IntoFuture;
@@ -223,7 +223,7 @@ async fn a_stream_without_progress_ends_and_the_others_go_on_at_a_router() {
 async fn reading_client_gets_all(target: PublicEndpoint) {
     let bucket = fill(&target, MIB, 1).await;
     let key = bucket.key_path(&format!("0000-{}", "k".repeat(56)));
-    let api = cloudkv_cluster_tests::ApiClient::http2(target.http());
+    let api = cloudkv_test_harness::ApiClient::http2(target.http());
     let answers = join_all((0..64).map(|_| api.get(&key).into_future())).await;
     assert!(
         answers

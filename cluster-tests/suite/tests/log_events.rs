@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::region::{MultiRegionCluster, Region};
-use cloudkv_cluster_tests::{Node, Router, eventually};
+use cloudkv_test_harness::region::{MultiRegionCluster, Region};
+use cloudkv_test_harness::{Node, Router, eventually};
 use serde_json::Value;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -8,8 +8,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
-use cloudkv_cluster_tests::harness::run_to_exit;
-use cloudkv_cluster_tests::{Node, NodeOptions, Router};
+use cloudkv_test_harness::run_to_exit;
+use cloudkv_test_harness::{Node, NodeOptions, Router};
 use http::Method;
 use serde_json::Value;
 

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use cloudkv_cluster_tests::harness::{StartupFailure, prometheus, run_to_exit};
-use cloudkv_cluster_tests::{Node, NodeOptions, SharedNode};
+use cloudkv_test_harness::{Node, NodeOptions, SharedNode};
+use cloudkv_test_harness::{StartupFailure, prometheus, run_to_exit};
 use tempfile::TempDir;
 
 static NODE: SharedNode = SharedNode::new();
@@ -169,7 +169,7 @@ async fn a_wrong_address_is_refused() {
     for name in ["http", "rpc", "admin"] {
         for wrong in ["nonsense", "127.0.0.1", "127.0.0.1:99999", ":8080x"] {
             let dir = tempfile::tempdir().unwrap();
-            let mut command = cloudkv_cluster_tests::harness::node_command();
+            let mut command = cloudkv_test_harness::node_command();
             command.arg("--data-dir").arg(dir.path().join("data"));
             for port in ["http", "rpc", "admin"] {
                 let address = if port == name { wrong } else { "127.0.0.1:0" };
@@ -190,7 +190,7 @@ async fn an_address_in_use_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let taken = listener.local_addr().unwrap();
-        let mut command = cloudkv_cluster_tests::harness::node_command();
+        let mut command = cloudkv_test_harness::node_command();
         command.arg("--data-dir").arg(dir.path().join("data"));
         for port in ["http", "rpc", "admin"] {
             let address = if port == name {

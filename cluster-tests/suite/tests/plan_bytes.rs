@@ -6,8 +6,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cloudkv_cluster_tests::region::Region;
-use cloudkv_cluster_tests::{Node, eventually};
+use cloudkv_test_harness::region::Region;
+use cloudkv_test_harness::{Node, eventually};
 use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};

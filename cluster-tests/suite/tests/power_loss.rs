@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::faults::{
+use cloudkv_faults::{
     DiskFailure, FailingCalls, PowerLoss, PowerLossPlan, PowerOptions, run_power,
 };
-use cloudkv_cluster_tests::power::{Area, Disk, DiskFaults};
-use cloudkv_cluster_tests::region::{Region, RegionOptions};
+use cloudkv_test_harness::eventually;
+use cloudkv_test_harness::power::{Area, Disk, DiskFaults};
+use cloudkv_test_harness::region::{Region, RegionOptions};
 
 /// Delay of a sync that ends only when it is aborted or the fault is removed: longer than any test.
 const ENDLESS_DELAY: Duration = Duration::from_secs(24 * 3600);

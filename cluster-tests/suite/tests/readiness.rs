@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cloudkv_cluster_tests::region::{MultiRegionCluster, Region, RegionOptions, key_in_shard};
-use cloudkv_cluster_tests::{HttpResponse, eventually};
+use cloudkv_test_harness::region::{MultiRegionCluster, Region, RegionOptions, key_in_shard};
+use cloudkv_test_harness::{HttpResponse, eventually};
 use futures_util::future::join;
 use serde_json::Value;
 
@@ -36,7 +36,7 @@ async fn readiness(region: &Region, seat: usize) -> Option<(u16, Value)> {
 /// Waits until a node isn't ready, and its answer's body `matches`.
 async fn wait_unready(region: &Region, seat: usize, matches: impl Fn(&Value) -> bool) -> Value {
     let last = Mutex::new(None);
-    let unready = cloudkv_cluster_tests::try_eventually(STATE_TIMEOUT, async || {
+    let unready = cloudkv_test_harness::try_eventually(STATE_TIMEOUT, async || {
         let answer = readiness(region, seat).await;
         last.lock().expect("not poisoned").clone_from(&answer);
         let (status, body) = answer?;

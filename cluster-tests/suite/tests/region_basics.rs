@@ -5,9 +5,9 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use cloudkv_cluster_tests::faults::{LoadPattern, PlainLoad};
-use cloudkv_cluster_tests::region::{Region, key_in_shard};
-use cloudkv_cluster_tests::{Bucket, eventually, try_eventually};
+use cloudkv_test_harness::load::{LoadPattern, PlainLoad};
+use cloudkv_test_harness::region::{Region, key_in_shard};
+use cloudkv_test_harness::{Bucket, eventually, try_eventually};
 use futures_util::future::join_all;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(20);

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::faults::{LoadPattern, PlainLoad, fill};
-use cloudkv_cluster_tests::region::{Region, RegionOptions, key_in_shard};
+use cloudkv_test_harness::eventually;
+use cloudkv_test_harness::load::{LoadPattern, PlainLoad, fill};
+use cloudkv_test_harness::region::{Region, RegionOptions, key_in_shard};
 use serde_json::Value;
 
 /// The node that loses its disk.

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::region::Region;
+use cloudkv_test_harness::eventually;
+use cloudkv_test_harness::region::Region;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Offset of the wrong clock, in milliseconds.

@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use cloudkv_cluster_tests::region::{Region, RegionOptions};
-use cloudkv_cluster_tests::{Bucket, eventually};
+use cloudkv_test_harness::region::{Region, RegionOptions};
+use cloudkv_test_harness::{Bucket, eventually};
 use futures_util::stream::{self, StreamExt};
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::region::{Region, RegionOptions};
-use cloudkv_cluster_tests::{Bucket, eventually};
+use cloudkv_test_harness::region::{Region, RegionOptions};
+use cloudkv_test_harness::{Bucket, eventually};
 use futures_util::stream::{self, StreamExt};
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);

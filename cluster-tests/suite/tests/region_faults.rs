@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::faults::{FaultKind, RunOptions, run};
+use cloudkv_faults::{FaultKind, RunOptions, run};
 
 async fn assert_passes(seed: u64, kinds: &[FaultKind]) {
     assert_passes_with(seed, kinds, 3).await;

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::harness::{StartupFailure, run_to_exit};
-use cloudkv_cluster_tests::region::{Region, RegionOptions, StartMode};
+use cloudkv_test_harness::eventually;
+use cloudkv_test_harness::region::{Region, RegionOptions, StartMode};
+use cloudkv_test_harness::{StartupFailure, run_to_exit};
 use futures_util::future::join_all;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::region::{Region, key_in_shard, shard_of};
-use cloudkv_cluster_tests::{Bucket, eventually};
+use cloudkv_test_harness::region::{Region, key_in_shard, shard_of};
+use cloudkv_test_harness::{Bucket, eventually};
 use futures_util::future::join_all;
 
 /// Maximum number of keys of a bucket: small, so that a quota lease is several percent of it.

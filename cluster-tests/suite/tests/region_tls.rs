@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::region::{MultiRegionCluster, Region, RegionOptions, StartMode};
+use cloudkv_test_harness::eventually;
+use cloudkv_test_harness::region::{MultiRegionCluster, Region, RegionOptions, StartMode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -2,7 +2,7 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use cloudkv_cluster_tests::{ApiClient, HttpResponse, Node, NodeOptions, RawRequest, Router};
+use cloudkv_test_harness::{ApiClient, HttpResponse, Node, NodeOptions, RawRequest, Router};
 
 async fn start(region: &str, args: &[&str]) -> (Node, Router) {
     let node = Node::start_with(NodeOptions {
@@ -110,7 +110,7 @@ async fn without_a_reachable_node_the_answer_is_503() {
             .try_send(router.http())
             .await
     };
-    cloudkv_cluster_tests::eventually(
+    cloudkv_test_harness::eventually(
         "the router listens",
         std::time::Duration::from_secs(30),
         async || {

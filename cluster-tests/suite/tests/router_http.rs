@@ -5,8 +5,8 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use cloudkv_cluster_tests::harness::prometheus;
-use cloudkv_cluster_tests::{
+use cloudkv_test_harness::prometheus;
+use cloudkv_test_harness::{
     ApiClient, Bucket, Node, RawConnection, RawOutcome, RawRequest, Router, encode_chunk,
     eventually,
 };

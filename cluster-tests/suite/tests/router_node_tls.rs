@@ -3,8 +3,8 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use cloudkv_cluster_tests::region::Certificates;
-use cloudkv_cluster_tests::{Bucket, Node, NodeOptions, Router, TrafficRecorder, eventually};
+use cloudkv_test_harness::region::Certificates;
+use cloudkv_test_harness::{Bucket, Node, NodeOptions, Router, TrafficRecorder, eventually};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tempfile::TempDir;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::{
+use cloudkv_test_harness::{
     Bucket, Node, NodeOptions, RawConnection, RawOutcome, RawRequest, Router, TrafficRecorder,
     encode_chunk, eventually,
 };

@@ -6,9 +6,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use cloudkv_cluster_tests::faults::{LoadPattern, PlainLoad};
-use cloudkv_cluster_tests::region::{Region, RegionOptions, key_in_shard};
-use cloudkv_cluster_tests::{Bucket, Router, eventually};
+use cloudkv_test_harness::load::{LoadPattern, PlainLoad};
+use cloudkv_test_harness::region::{Region, RegionOptions, key_in_shard};
+use cloudkv_test_harness::{Bucket, Router, eventually};
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(30);
 const CLIENTS: usize = 64;
@@ -126,7 +126,7 @@ async fn requests_go_directly_to_the_leader_of_their_shard() {
 
 /// Returns the number of users' writes that a node has answered.
 async fn puts_at(admin: SocketAddr) -> u64 {
-    let api = cloudkv_cluster_tests::ApiClient::new(admin);
+    let api = cloudkv_test_harness::ApiClient::new(admin);
     let page = api.get("/metrics").unchecked().await;
     let puts = page.text().lines();
     puts.filter(|line| line.starts_with("cloudkv_http_requests_total{class=\"put\""))

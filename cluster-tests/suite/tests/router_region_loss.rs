@@ -8,9 +8,9 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::faults::{LoadPattern, PlainLoad};
-use cloudkv_cluster_tests::region::MultiRegionCluster;
-use cloudkv_cluster_tests::{Bucket, HttpResponse, Router, eventually};
+use cloudkv_test_harness::load::{LoadPattern, PlainLoad};
+use cloudkv_test_harness::region::MultiRegionCluster;
+use cloudkv_test_harness::{Bucket, HttpResponse, Router, eventually};
 use futures_util::future::join_all;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::region::MultiRegionCluster;
-use cloudkv_cluster_tests::{HttpResponse, Router, eventually};
+use cloudkv_test_harness::region::MultiRegionCluster;
+use cloudkv_test_harness::{HttpResponse, Router, eventually};
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 

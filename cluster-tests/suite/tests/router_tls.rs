@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cloudkv_cluster_tests::{Node, RawOutcome, Router, eventually};
+use cloudkv_test_harness::{Node, RawOutcome, Router, eventually};
 use tempfile::TempDir;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -89,7 +89,7 @@ async fn both_http_versions_are_served_over_tls() {
     assert_eq!(ping(&router, &trust, "--http1.1").await.unwrap(), "200 1.1");
     // The plaintext port still serves, and this one doesn't answer plaintext.
     router.api().get("/ping").await.assert_status(200);
-    let plain = cloudkv_cluster_tests::RawRequest::new("GET", "/ping");
+    let plain = cloudkv_test_harness::RawRequest::new("GET", "/ping");
     let ending = plain.try_send(router.https()).await;
     assert!(!matches!(ending, RawOutcome::Response(_)), "{ending:?}");
 }

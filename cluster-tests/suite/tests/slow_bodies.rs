@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use cloudkv_cluster_tests::{
+use cloudkv_test_harness::{
     Bucket, H2Connection, H2Event, PublicEndpoint, RawConnection, RawOutcome, RawRequest,
 };
 use futures_util::future::join_all;

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use cloudkv_cluster_tests::region::{Region, RegionOptions, StartMode};
-use cloudkv_cluster_tests::{HttpResponse, eventually};
+use cloudkv_test_harness::region::{Region, RegionOptions, StartMode};
+use cloudkv_test_harness::{HttpResponse, eventually};
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Timeout of a probe.

@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use cloudkv_cluster_tests::region::MultiRegionCluster;
-use cloudkv_cluster_tests::{ApiClient, Router};
+use cloudkv_test_harness::region::MultiRegionCluster;
+use cloudkv_test_harness::{ApiClient, Router};
 use serde_json::Value;
 
 /// The fields of a status, and its empty lists, whose fields are unknown.
@@ -55,7 +55,7 @@ impl Fields {
 
 /// Returns the fields in the tables of a section: the texts in backquotes in each row's first cell.
 fn documented_fields(section: &str) -> BTreeSet<String> {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations/status.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/operations/status.md");
     let page = std::fs::read_to_string(page).unwrap();
     let start = page
         .find(&format!("\n## {section}\n"))

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cloudkv_cluster_tests::{Node, NodeOptions};
+use cloudkv_test_harness::{Node, NodeOptions};
 
 /// Headers of all answers, which the document shows only once.
 const OMITTED_HEADERS: [&str; 5] = [
@@ -20,7 +20,8 @@ const TIME_HEADERS: [&str; 2] = ["last-modified:", "expires:"];
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
+        .ancestors()
+        .nth(2)
         .unwrap()
         .to_owned()
 }

@@ -1,7 +1,7 @@
 //! Generates histories of a correct register whose clients observe it with a delay.
 
 use super::model::{ABSENT, Precondition, RegisterOp, Value};
-use crate::rng::Rng;
+use cloudkv_test_harness::rng::Rng;
 
 /// Parameters of a generated history.
 pub(super) struct HistoryShape {

@@ -3,7 +3,7 @@
 
 use super::generate::{HistoryShape, corrupt, generate_history};
 use super::{ABSENT, Precondition, RegisterOp, SearchBudget, Verdict, brute_force, check};
-use crate::rng::Rng;
+use cloudkv_test_harness::rng::Rng;
 
 #[test]
 fn small_histories_get_the_verdict_of_the_brute_force_checker() {

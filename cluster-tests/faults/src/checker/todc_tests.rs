@@ -6,7 +6,7 @@ use todc_utils::linearizability::history::{Action, History};
 
 use super::generate::{HistoryShape, corrupt, generate_history};
 use super::{ABSENT, RegisterOp, SearchBudget, Value, Verdict, check};
-use crate::rng::Rng;
+use cloudkv_test_harness::rng::Rng;
 
 struct Register;
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::power::{Area, DiskFaults};
-use crate::rng::Rng;
+use cloudkv_test_harness::power::{Area, DiskFaults};
+use cloudkv_test_harness::rng::Rng;
 
 /// Calls of a disk that fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

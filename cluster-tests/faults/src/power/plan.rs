@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::disk_failure::DiskFailure;
-use crate::power::Area;
-use crate::rng::Rng;
+use cloudkv_test_harness::power::Area;
+use cloudkv_test_harness::rng::Rng;
 
 /// A power loss, and the events around it.
 #[derive(Clone, Debug, PartialEq, Eq)]

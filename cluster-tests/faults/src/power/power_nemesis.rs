@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::disk_failure::{DiskFailure, FailingCalls};
 use super::plan::PowerLoss;
-use crate::harness::eventually;
-use crate::power::DiskFaults;
-use crate::region::Region;
+use cloudkv_test_harness::eventually;
+use cloudkv_test_harness::power::DiskFaults;
+use cloudkv_test_harness::region::Region;
 
 /// Time for regions to be healthy after a power loss.
 const HEALTHY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -20,7 +20,7 @@ const PROGRESS_CALLS: u64 = 20;
 
 /// Number of power losses and disk failures in a run, by kind.
 #[derive(Clone, Debug, Default)]
-pub(in crate::faults) struct PowerLossCounts {
+pub(crate) struct PowerLossCounts {
     none: u64,
     one: u64,
     several: u64,
@@ -93,7 +93,7 @@ impl fmt::Display for PowerLossCounts {
 }
 
 /// Cuts the power of nodes of one region, or of several regions.
-pub(in crate::faults) struct PowerNemesis<'a, Answered> {
+pub(crate) struct PowerNemesis<'a, Answered> {
     region: &'a mut Region,
     /// Number of nodes in each region.
     nodes_per_region: usize,

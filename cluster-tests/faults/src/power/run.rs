@@ -7,15 +7,14 @@ use futures_util::FutureExt;
 
 use super::plan::{PowerLoss, PowerLossPlan};
 use super::power_nemesis::PowerNemesis;
-use crate::faults::fault_kind::FaultCounts;
-use crate::faults::recording_client::ClientContext;
-use crate::faults::report::Report;
-use crate::faults::run::{RegionLoad, RunOptions, panic_message};
-use crate::region::Region;
+use crate::fault_kind::FaultCounts;
+use crate::recording_client::ClientContext;
+use crate::report::Report;
+use crate::run::{RegionLoad, RunOptions, panic_message};
+use cloudkv_test_harness::region::Region;
 
 /// Small files and buffers, so that all kinds of them are written often.
-pub(in crate::faults) const SMALL_FILE_ARGS: [&str; 2] =
-    ["--write-buffer-mib=1", "--log-segment-mib=1"];
+pub(crate) const SMALL_FILE_ARGS: [&str; 2] = ["--write-buffer-mib=1", "--log-segment-mib=1"];
 
 /// Options of a run with power losses.
 #[derive(Clone, Debug)]

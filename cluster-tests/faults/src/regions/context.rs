@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use super::lww_checker;
 use super::region_call::{RegionCall, RegionCalls, RunStart};
-use crate::faults::call_record::CallRecord;
-use crate::faults::history::{History, KeyName, OutcomeCounts};
-use crate::faults::recording_client::ClientContext;
-use crate::harness::Bucket;
-use crate::region::MultiRegionCluster;
+use crate::call_record::CallRecord;
+use crate::history::{History, KeyName, OutcomeCounts};
+use crate::recording_client::ClientContext;
+use cloudkv_test_harness::Bucket;
+use cloudkv_test_harness::region::MultiRegionCluster;
 
 /// Pause of a client between two calls, in milliseconds. The load exists for the checks and not for
 /// measurements, and regions without processor time for each other never converge.

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use crate::harness::Bucket;
-use crate::region::{BucketContents, LiveKey, MultiRegionCluster};
+use cloudkv_test_harness::Bucket;
+use cloudkv_test_harness::region::{BucketContents, LiveKey, MultiRegionCluster};
 
 /// Time between two comparisons.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);

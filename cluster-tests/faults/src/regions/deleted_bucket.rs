@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::harness::{ApiClient, Bucket, eventually};
-use crate::region::MultiRegionCluster;
+use cloudkv_test_harness::region::MultiRegionCluster;
+use cloudkv_test_harness::{ApiClient, Bucket, eventually};
 
 /// Time for the metadata group to apply a change, with two of three regions.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(60);

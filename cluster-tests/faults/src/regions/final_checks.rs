@@ -9,10 +9,10 @@ use super::convergence::wait_for_convergence;
 use super::deleted_bucket::{self, DeletedBucket};
 use super::load::FinishedLoad;
 use super::lww_checker::{self, FinalState};
-use crate::faults::history::KeyName;
-use crate::faults::version::Version;
-use crate::harness::{Bucket, eventually};
-use crate::region::{BucketContents, LiveKey, MultiRegionCluster};
+use crate::history::KeyName;
+use crate::version::Version;
+use cloudkv_test_harness::region::{BucketContents, LiveKey, MultiRegionCluster};
+use cloudkv_test_harness::{Bucket, eventually};
 
 /// Time for regions to converge.
 const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(120);

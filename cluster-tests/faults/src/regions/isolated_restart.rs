@@ -6,9 +6,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::faults::node_faults;
-use crate::harness::{Bucket, eventually};
-use crate::region::MultiRegionCluster;
+use crate::node_faults;
+use cloudkv_test_harness::region::MultiRegionCluster;
+use cloudkv_test_harness::{Bucket, eventually};
 
 /// Time for the metadata group to create a bucket.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(60);

@@ -10,11 +10,11 @@ use tokio::task::JoinHandle;
 
 use super::context::RegionsContext;
 use super::session_client::{SessionClient, read_other_regions};
-use crate::faults::bucket_list::BucketListClient;
-use crate::faults::history::History;
-use crate::faults::history_checker::{ExtraCheck, HistoryChecker};
-use crate::faults::recording_client::{ClientContext, RecordingClient};
-use crate::harness::Bucket;
+use crate::bucket_list::BucketListClient;
+use crate::history::History;
+use crate::history_checker::{ExtraCheck, HistoryChecker};
+use crate::recording_client::{ClientContext, RecordingClient};
+use cloudkv_test_harness::Bucket;
 
 /// Time after the end of a generation of keys in which its last reader in another region has its
 /// response.

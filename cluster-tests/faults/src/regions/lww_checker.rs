@@ -16,10 +16,10 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::fmt::Write as _;
 
 use super::region_call::{RegionCall, RunStart};
+use crate::call_record::{Action, Outcome};
 use crate::checker::{ABSENT, Value};
-use crate::faults::call_record::{Action, Outcome};
-use crate::faults::history_checker::check_versions_unique;
-use crate::faults::version::Version;
+use crate::history_checker::check_versions_unique;
+use crate::version::Version;
 
 /// Bound on the error of a node's clock, in nanoseconds.
 const CLOCK_ERROR_NANOS: u64 = 250_000_000;

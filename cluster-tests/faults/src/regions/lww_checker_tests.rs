@@ -2,9 +2,9 @@
 
 use super::lww_checker::check_key;
 use super::region_call::{RegionCall, RunStart};
+use crate::call_record::{Action, CallRecord, Outcome};
 use crate::checker::{ABSENT, Value};
-use crate::faults::call_record::{Action, CallRecord, Outcome};
-use crate::faults::version::Version;
+use crate::version::Version;
 
 const EU: usize = 0;
 const US: usize = 1;

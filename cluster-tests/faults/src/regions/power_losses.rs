@@ -6,9 +6,9 @@ use futures_util::FutureExt;
 
 use super::context::RegionsContext;
 use super::run::{FaultResults, RegionsOptions};
-use crate::faults::power::PowerNemesis;
-use crate::faults::run::panic_message;
-use crate::region::MultiRegionCluster;
+use crate::power::PowerNemesis;
+use crate::run::panic_message;
+use cloudkv_test_harness::region::MultiRegionCluster;
 
 /// Carries out the power losses of a run, fewer if it is stopped, and records the results.
 pub(super) async fn run_power_losses(

@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::Mutex;
 use std::time::SystemTime;
 
-use crate::faults::call_record::CallRecord;
-use crate::faults::history::KeyName;
-use crate::faults::version::Version;
+use crate::call_record::CallRecord;
+use crate::history::KeyName;
+use crate::version::Version;
 
 /// A call on a key in one region.
 #[derive(Clone, Debug)]

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::deleted_bucket::{self, DeletedBucket};
 use super::isolated_restart;
-use crate::faults::fault_kind::{FaultCounts, FaultKind};
-use crate::faults::nemesis::effect_counter;
-use crate::faults::node_faults;
-use crate::faults::schedule::FaultStep;
-use crate::faults::target::FaultTarget;
-use crate::harness::{Bucket, try_eventually};
-use crate::region::{FlowShape, MultiRegionCluster};
-use crate::rng::Rng;
+use crate::fault_kind::{FaultCounts, FaultKind};
+use crate::nemesis::effect_counter;
+use crate::node_faults;
+use crate::schedule::FaultStep;
+use crate::target::FaultTarget;
+use cloudkv_test_harness::region::{FlowShape, MultiRegionCluster};
+use cloudkv_test_harness::rng::Rng;
+use cloudkv_test_harness::{Bucket, try_eventually};
 
 /// Factor by which faults between regions last longer, so that changes accumulate.
 const REGION_FAULT_FACTOR: u32 = 2;

@@ -12,13 +12,13 @@ use super::load::RegionsLoad;
 use super::power_losses;
 use super::region_nemesis::RegionNemesis;
 use super::upgrade;
-use crate::faults::fault_kind::{FaultCounts, FaultKind};
-use crate::faults::power::{PowerLoss, PowerLossPlan, SMALL_FILE_ARGS};
-use crate::faults::report::Report;
-use crate::faults::run::panic_message;
-use crate::faults::schedule::FaultSchedule;
-use crate::harness::Bucket;
-use crate::region::{FlowShape, MultiRegionCluster, RegionOptions};
+use crate::fault_kind::{FaultCounts, FaultKind};
+use crate::power::{PowerLoss, PowerLossPlan, SMALL_FILE_ARGS};
+use crate::report::Report;
+use crate::run::panic_message;
+use crate::schedule::FaultSchedule;
+use cloudkv_test_harness::Bucket;
+use cloudkv_test_harness::region::{FlowShape, MultiRegionCluster, RegionOptions};
 
 /// Names of the regions.
 const REGION_NAMES: [&str; 3] = ["eu", "us", "ap"];

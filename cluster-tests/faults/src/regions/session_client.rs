@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 
 use super::context::RegionsContext;
 use super::region_call::RegionCall;
+use crate::call_record::{Action, Outcome};
 use crate::checker::ABSENT;
-use crate::faults::call_record::{Action, Outcome};
-use crate::faults::history::KeyName;
-use crate::faults::recording_client::{RecordingClient, RequestOptions};
-use crate::faults::version::Version;
-use crate::faults::workload::{self, Intent};
-use crate::rng::Rng;
+use crate::history::KeyName;
+use crate::recording_client::{RecordingClient, RequestOptions};
+use crate::version::Version;
+use crate::workload::{self, Intent};
+use cloudkv_test_harness::rng::Rng;
 
 /// Number of a session client's calls that move to another region, in permille.
 const REGION_CHANGES_PERMILLE: u64 = 300;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::context::RegionsContext;
-use crate::region::MultiRegionCluster;
+use cloudkv_test_harness::region::MultiRegionCluster;
 
 /// A phase of the upgrade: nodes that get a build, one after the other.
 struct UpgradePhase {

@@ -11,7 +11,7 @@ const MAX_VALUE_BYTES: usize = 1 << 20;
 ///
 /// # Panics
 /// Panics if `bytes` exceeds the maximum size.
-pub(super) fn value(key: u64, bytes: usize) -> &'static [u8] {
+pub fn value(key: u64, bytes: usize) -> &'static [u8] {
     static ALL: LazyLock<Vec<u8>> = LazyLock::new(|| {
         let mut rng = Rng::new(0x9015e);
         let words = (0..MAX_VALUE_BYTES / 8).map(|_| rng.next_u64().to_le_bytes());

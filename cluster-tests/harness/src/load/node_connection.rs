@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::harness::{HttpResponse, RawConnection, RawOutcome, RawRequest};
+use crate::{HttpResponse, RawConnection, RawOutcome, RawRequest};
 
 /// Time for a connection to be established.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::node_connection::{ExchangeOutcome, NodeConnection};
-use crate::harness::{HttpResponse, RawRequest};
+use crate::{HttpResponse, RawRequest};
 
 /// Longer than any response may take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);

@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::incompressible;
 use super::plain_client::{PlainClient, PlainError};
-use crate::harness::{Bucket, HttpResponse, RawRequest, eventually};
 use crate::rng::Rng;
+use crate::{Bucket, HttpResponse, RawRequest, eventually};
 
 /// Number of errors that are kept for the report.
 const MAX_KEPT_ERRORS: usize = 10;

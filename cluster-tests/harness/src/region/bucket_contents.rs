@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::stream::{self, StreamExt};
 
 use super::multi_region::MultiRegionCluster;
-use crate::harness::{ApiClient, Bucket};
+use crate::{ApiClient, Bucket};
 
 /// Maximum number of concurrent reads.
 const MAX_CONCURRENT_READS: usize = 16;

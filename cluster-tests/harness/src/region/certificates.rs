@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::seats::Seat;
-use crate::harness::node_command;
+use crate::node_command;
 
 /// A CA and the certificates that it signed.
 #[derive(Debug)]

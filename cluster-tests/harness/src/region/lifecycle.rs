@@ -13,8 +13,8 @@ use super::network::Network;
 use super::node_process::{NodeFlags, NodeProcess, StartMode};
 use super::seats::Seat;
 use super::status::NodeId;
-use crate::harness::{ApiClient, eventually, node_command};
 use crate::power::DataLoss;
+use crate::{ApiClient, eventually, node_command};
 
 /// Time for a node to listen, and below that for a region to form. Debug builds on a busy machine
 /// are slow.

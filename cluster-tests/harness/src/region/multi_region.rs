@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use super::bucket_contents::BucketValues;
 use super::lifecycle::{FORM_TIMEOUT, Region, RegionOptions};
 use super::node_process::StartMode;
-use crate::harness::{Bucket, eventually};
+use crate::{Bucket, eventually};
 
 /// Time for regions to converge after all links are healed.
 const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(60);

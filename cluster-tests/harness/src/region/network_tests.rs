@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::link_shape::Direction;
 use super::network::Network;
-use crate::harness::eventually;
+use crate::eventually;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Long enough to show that nothing arrives.

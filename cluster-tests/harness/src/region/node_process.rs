@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::seats::Seat;
-use crate::harness::{ApiClient, LogFile, clean_env_command, node_command};
 use crate::power::{DataLoss, Disk};
+use crate::{ApiClient, LogFile, clean_env_command, node_command};
 
 /// Time for a node to stop after SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(90);

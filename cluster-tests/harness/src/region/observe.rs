@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::lifecycle::{FORM_TIMEOUT, Region};
 use super::status::{GroupStatus, NodeId, NodeStatus};
-use crate::harness::{eventually, try_eventually};
+use crate::{eventually, try_eventually};
 
 /// Time for a node to answer about itself; one that is suspended doesn't.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);

@@ -5,7 +5,7 @@
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::harness::Bucket;
+use crate::Bucket;
 
 /// Returns the shard of a key, of `shards`.
 pub fn shard_of(bucket: &str, key: &str, shards: u32) -> u32 {

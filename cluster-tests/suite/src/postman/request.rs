@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::harness::{HttpResponse, RawRequest};
+use cloudkv_test_harness::{HttpResponse, RawRequest};
 
 use super::environment::Environment;
 use super::model::{FormField, Request, RequestBody};

@@ -1,6 +1,6 @@
 //! The statements that the collection's scripts use.
 
-use crate::harness::HttpResponse;
+use cloudkv_test_harness::HttpResponse;
 
 use super::environment::Environment;
 

@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use cloudkv_cluster_tests::faults::{LoadPattern, PlainLoad};
-use cloudkv_cluster_tests::region::{MultiRegionCluster, RegionOptions};
-use cloudkv_cluster_tests::{Bucket, eventually};
+use cloudkv_test_harness::load::{LoadPattern, PlainLoad};
+use cloudkv_test_harness::region::{MultiRegionCluster, RegionOptions};
+use cloudkv_test_harness::{Bucket, eventually};
 use hdrhistogram::Histogram;
 
 const REGIONS: [&str; 3] = ["eu", "us", "ap"];

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use cloudkv_cluster_tests::RawRequest;
-use cloudkv_cluster_tests::faults::{ExchangeOutcome, LoadPattern, NodeConnection, PlainLoad};
-use cloudkv_cluster_tests::region::{Region, RegionOptions, key_in_shard};
+use cloudkv_test_harness::RawRequest;
+use cloudkv_test_harness::load::{ExchangeOutcome, LoadPattern, NodeConnection, PlainLoad};
+use cloudkv_test_harness::region::{Region, RegionOptions, key_in_shard};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 /// Interval between two writes: the precision of the measurement.

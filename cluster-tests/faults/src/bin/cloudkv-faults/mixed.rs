@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use cloudkv_cluster_tests::faults::{FaultKind, RunOptions, run as run_faults};
+use cloudkv_faults::{FaultKind, RunOptions, run as run_faults};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {

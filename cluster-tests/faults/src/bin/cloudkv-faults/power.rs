@@ -3,8 +3,8 @@
 
 use anyhow::ensure;
 use clap::builder::PossibleValuesParser;
-use cloudkv_cluster_tests::faults::{PowerOptions, RegionsOptions, Report, run_power, run_regions};
-use cloudkv_cluster_tests::power::Disk;
+use cloudkv_faults::{PowerOptions, RegionsOptions, Report, run_power, run_regions};
+use cloudkv_test_harness::power::Disk;
 
 use super::mixed::new_seed;
 

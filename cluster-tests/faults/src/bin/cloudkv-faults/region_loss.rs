@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use cloudkv_cluster_tests::faults::{ExchangeOutcome, LoadPattern, NodeConnection, PlainLoad};
-use cloudkv_cluster_tests::region::{MultiRegionCluster, RegionOptions};
-use cloudkv_cluster_tests::{Bucket, HttpResponse, RawRequest, Router, eventually};
+use cloudkv_test_harness::load::{ExchangeOutcome, LoadPattern, NodeConnection, PlainLoad};
+use cloudkv_test_harness::region::{MultiRegionCluster, RegionOptions};
+use cloudkv_test_harness::{Bucket, HttpResponse, RawRequest, Router, eventually};
 use futures_util::future::join_all;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use clap::builder::PossibleValuesParser;
-use cloudkv_cluster_tests::faults::{FaultKind, RegionsOptions, run_regions};
+use cloudkv_faults::{FaultKind, RegionsOptions, run_regions};
 
 use crate::mixed::new_seed;
 

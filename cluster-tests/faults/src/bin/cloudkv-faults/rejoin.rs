@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use cloudkv_cluster_tests::faults::{LoadPattern, PlainClient, PlainError, PlainLoad};
-use cloudkv_cluster_tests::region::{Region, RegionOptions};
-use cloudkv_cluster_tests::{Bucket, RawRequest};
+use cloudkv_test_harness::load::{LoadPattern, PlainClient, PlainError, PlainLoad};
+use cloudkv_test_harness::region::{Region, RegionOptions};
+use cloudkv_test_harness::{Bucket, RawRequest};
 use futures_util::future::join_all;
 use hdrhistogram::Histogram;
 

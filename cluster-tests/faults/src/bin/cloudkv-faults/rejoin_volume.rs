@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use cloudkv_cluster_tests::Bucket;
-use cloudkv_cluster_tests::eventually;
-use cloudkv_cluster_tests::faults::{LoadPattern, PlainLoad, fill};
-use cloudkv_cluster_tests::region::{NodeStatus, Region, RegionOptions};
+use cloudkv_test_harness::Bucket;
+use cloudkv_test_harness::eventually;
+use cloudkv_test_harness::load::{LoadPattern, PlainLoad, fill};
+use cloudkv_test_harness::region::{NodeStatus, Region, RegionOptions};
 use hdrhistogram::Histogram;
 
 use crate::rejoin::{Args, REJOINING_SEAT, latency_summary};

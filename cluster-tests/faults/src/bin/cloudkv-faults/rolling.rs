@@ -1,8 +1,8 @@
 //! Restarts all nodes as planned, under load.
 
 use anyhow::ensure;
-use cloudkv_cluster_tests::faults::{LoadPattern, PlainLoad};
-use cloudkv_cluster_tests::region::{Region, RegionOptions};
+use cloudkv_test_harness::load::{LoadPattern, PlainLoad};
+use cloudkv_test_harness::region::{Region, RegionOptions};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {

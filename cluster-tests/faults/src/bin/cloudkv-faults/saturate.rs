@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use cloudkv_cluster_tests::faults::{LoadPattern, PlainLoad};
-use cloudkv_cluster_tests::region::{Region, RegionOptions};
+use cloudkv_test_harness::load::{LoadPattern, PlainLoad};
+use cloudkv_test_harness::region::{Region, RegionOptions};
 
 /// Interval at which the groups' terms are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use clap::builder::PossibleValuesParser;
-use cloudkv_cluster_tests::faults::{RegionsOptions, run_regions};
+use cloudkv_faults::{RegionsOptions, run_regions};
 
 use crate::mixed::new_seed;
 
