@@ -1,13 +1,14 @@
 //! Code that CloudKV's programs share: settings, logs and metrics, the HTTP server, the admin port,
-//! the RPC client, networks, names, and the mapping of keys to shards.
+//! connections and calls between programs, names, and the mapping of keys to shards.
 
 pub mod admin;
 pub mod config;
+pub mod cors;
 pub mod fd_limit;
+pub mod file_watch;
 pub mod hash;
 pub mod names;
-pub mod network;
 pub mod process;
-pub mod rpc;
 pub mod server;
 pub mod telemetry;
+pub mod transport;

@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use cloudkv_common::telemetry::metrics::Exposition;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::types::Nanos;
 
@@ -16,6 +19,8 @@ use crate::types::Nanos;
 const MAX_SLEW_PPM: i64 = 1000;
 /// Time over which a difference is corrected, within the maximum slew.
 const SLEW_PERIOD: Duration = Duration::from_secs(10);
+/// Interval at which the slew is adjusted.
+const DISCIPLINE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Clock of the node. Clones share their state.
 #[derive(Clone, Debug)]
@@ -117,7 +122,7 @@ impl Clock {
     }
 
     /// Slews towards the system's time; to be called about once a second.
-    pub fn discipline(&self) {
+    fn discipline(&self) {
         let slewed = self
             .state
             .load()
@@ -125,10 +130,31 @@ impl Clock {
         self.state.store(Arc::new(slewed));
     }
 
+    /// Slews towards the system's time periodically, until `stop`.
+    pub async fn run_discipline(self, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(DISCIPLINE_INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(tick.tick()).await.is_some() {
+            self.discipline();
+        }
+    }
+
     /// Difference by which the system's clock is ahead of this one, in nanoseconds.
     pub fn wall_clock_offset(&self) -> i64 {
         let difference = i128::from(self.wall_clock.now()) - i128::from(self.now());
         i64::try_from(difference).unwrap_or(i64::MAX)
+    }
+
+    /// Describes the clock: fields of the node's status.
+    pub(crate) fn status(&self) -> Value {
+        json!({ "clock_behind_wall_ms": self.wall_clock_offset() / 1_000_000 })
+    }
+
+    /// Writes the metrics of the clock.
+    pub(crate) fn write_metrics(&self, text: &mut Exposition) {
+        let behind = self.wall_clock_offset() as f64 / 1e9;
+        let help = "Time that the system's clock is ahead of the node's.";
+        text.gauge("cloudkv_clock_behind_wall_seconds", help, &[], behind);
     }
 }
 

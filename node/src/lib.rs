@@ -4,25 +4,30 @@
 //! below it:
 //!
 //! ```text
-//! app                    assembles a node, runs it, stops it
+//! app                    builds a node, serves, drains it
+//! event_log              logs what happens around the node
+//! calls                  answers other nodes and routers
 //! api        admin       HTTP for users, and for the operator
 //! certs                  creates certificates
-//! service                implements requests
+//! service    geo         requests; replication between regions
 //! cluster                identity, membership, placement
 //! meta       shard       the two replicated state machines
-//! raft       rpc         openraft and gRPC
+//! raft                   openraft on this node's storage
+//! rpc                    gRPC between nodes
 //! store                  RocksDB
-//! quota background clock config telemetry types
+//! quota background config clock types
 //! ```
 
 pub mod admin;
 mod api;
 pub mod app;
 mod background;
+mod calls;
 pub mod certs;
 mod clock;
 mod cluster;
 pub mod config;
+mod event_log;
 mod geo;
 mod meta;
 mod quota;

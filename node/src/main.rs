@@ -5,8 +5,8 @@
 use std::future::Future;
 use std::process::ExitCode;
 
-use cloudkv_common::process::{EXIT_FAILURE, MainError, exit_with_error, print, shutdown_signal};
-use cloudkv_node::config::{AdminCall, CertsArgs, Command, Config, ConfigError};
+use cloudkv_common::process::{MainError, print, run_program, shutdown_signal};
+use cloudkv_node::config::{AdminCall, CertsArgs, Command, Config};
 use cloudkv_node::{admin, app, certs, telemetry};
 use tokio::runtime::Builder;
 
@@ -14,32 +14,26 @@ use tokio::runtime::Builder;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const PROGRAM_NAME: &str = "cloudkv-node";
-
 fn main() -> ExitCode {
-    let outcome = match Config::load(std::env::args_os(), std::env::vars_os()) {
-        Ok(Command::Run {
+    let command = Config::load(std::env::args_os(), std::env::vars_os());
+    run_program("cloudkv-node", command, |command| match command {
+        Command::Run {
             config,
-            is_region_explicit: names_region,
-        }) => run(*config, names_region),
-        Ok(Command::Print(text)) => print(&text),
-        Ok(Command::Admin(call)) => run_admin_command(&call),
-        Ok(Command::Certs(args)) => make_certificates(&args),
-        Err(error) => return exit_with_error(PROGRAM_NAME, &error, ConfigError::EXIT_CODE),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit_with_error(PROGRAM_NAME, error.as_ref(), EXIT_FAILURE),
-    }
+            is_region_explicit,
+        } => run(*config, is_region_explicit),
+        Command::Print(text) => print(&text),
+        Command::Admin(call) => run_admin_command(&call),
+        Command::Certs(args) => make_certificates(&args),
+    })
 }
 
-fn run(config: Config, names_region: bool) -> Result<(), MainError> {
+fn run(config: Config, is_region_explicit: bool) -> Result<(), MainError> {
     app::restrict_umask();
     telemetry::logs::init(&config.log_level, config.log_format)?;
     let threads = config.main_threads();
     block_on(threads, async {
         let stop = shutdown_signal()?;
-        Ok(app::run(config, names_region, stop).await?)
+        Ok(app::run(config, is_region_explicit, stop).await?)
     })
 }
 

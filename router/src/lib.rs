@@ -6,8 +6,8 @@
 //! ```text
 //! run                starts, runs and stops a router
 //! proxy              forwards a request
-//! upstream           connections to nodes
-//! topology           regions, nodes, leaders, health and round trips
+//! topology           regions, leaders, and which nodes fit a request
+//! upstream           nodes, their health and round trips, connections to them
 //! hosts tls config
 //! ```
 

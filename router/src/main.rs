@@ -5,9 +5,9 @@
 
 use std::process::ExitCode;
 
-use cloudkv_common::process::{EXIT_FAILURE, MainError, exit_with_error, print, shutdown_signal};
+use cloudkv_common::process::{MainError, print, run_program, shutdown_signal};
 use cloudkv_common::telemetry;
-use cloudkv_router::config::{Command, Config, ConfigError};
+use cloudkv_router::config::{Command, Config};
 use cloudkv_router::health::check_ready;
 use cloudkv_router::run::run;
 use tokio::runtime::Builder;
@@ -17,29 +17,28 @@ use tokio::runtime::Builder;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const NAME: &str = "cloudkv-router";
-
 fn main() -> ExitCode {
-    let outcome = match Config::load(std::env::args_os(), std::env::vars_os()) {
-        Ok(Command::Run(config)) => start(&config),
-        Ok(Command::Print(text)) => print(&text),
-        Ok(Command::Health(admin)) => check_ready(admin)
-            .map_err(MainError::from)
-            .and_then(|()| print("ready\n")),
-        Err(error) => return exit_with_error(NAME, &error, ConfigError::EXIT_CODE),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit_with_error(NAME, error.as_ref(), EXIT_FAILURE),
-    }
+    let command = Config::load(std::env::args_os(), std::env::vars_os());
+    run_program("cloudkv-router", command, |command| match command {
+        Command::Run(config) => start(&config),
+        Command::Print(text) => print(&text),
+        Command::Health(admin) => block_on(async {
+            check_ready(admin).await?;
+            print("ready\n")
+        }),
+    })
 }
 
 /// Runs the router. The cluster is followed on this thread; users are served on others.
 fn start(config: &Config) -> Result<(), MainError> {
     telemetry::logs::init(&config.log_level, config.log_format)?;
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    block_on(async {
         let stop = shutdown_signal()?;
         Ok(run(config, stop).await?)
     })
+}
+
+fn block_on<T>(future: impl Future<Output = Result<T, MainError>>) -> Result<T, MainError> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(future)
 }

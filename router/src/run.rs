@@ -13,10 +13,12 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwapOption;
 use cloudkv_common::admin;
 use cloudkv_common::fd_limit::{FdLimitError, connection_limit, raise_fd_limit};
+use cloudkv_common::process::SystemError;
 use cloudkv_common::server::{
     BindError, Encryption, HttpSettings, MemoryBudget, PortBinder, WorkerPort, Workers,
     serve_on_workers,
 };
+use cloudkv_common::transport::tls::{Dialer, Tls, TlsError, TlsFiles, TlsRole};
 use http::HeaderValue;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +29,6 @@ use crate::status::{RouterStatus, router};
 use crate::tls::{CertificateError, CertificateFiles, ReloadingCertificate};
 use crate::topology::{Follower, FollowerSettings};
 use crate::upstream::ConnectSettings;
-use cloudkv_proto::tls::{Dialer, Tls, TlsFiles, TlsRole};
 
 /// Interval of maintenance of retry budgets and pools.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(100);
@@ -45,19 +46,13 @@ pub enum RunError {
     Tls(#[from] CertificateError),
     /// The router's certificate for nodes can't be used.
     #[error(transparent)]
-    NodeTls(#[from] cloudkv_proto::tls::TlsError),
+    NodeTls(#[from] TlsError),
     /// Ports can't be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
     /// Another call to the system failed.
-    #[error("{verb}")]
-    System {
-        /// The failed action.
-        verb: &'static str,
-        /// The system's error.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    System(#[from] SystemError),
 }
 
 /// Runs a router until `stop` is cancelled, or until it fails.
@@ -149,8 +144,8 @@ async fn serve_users(
     settings: &HttpSettings,
     stop: &CancellationToken,
 ) -> Result<(), RunError> {
-    let system = |verb| move |source| RunError::System { verb, source };
-    let workers = Workers::start(retry_budgets.len()).map_err(system("start threads"))?;
+    let workers = Workers::start(retry_budgets.len());
+    let workers = workers.map_err(SystemError::while_doing("start threads"))?;
     let mut ports = Vec::new();
     let threads = workers.handles().iter().zip(retry_budgets).zip(users);
     for (number, ((worker, retry_budget), listeners)) in threads.enumerate() {
@@ -164,7 +159,8 @@ async fn serve_users(
     }
     let served = serve_on_workers(ports, settings, stop).await;
     workers.stop();
-    served.map_err(system("serve users"))
+    served.map_err(SystemError::while_doing("serve users"))?;
+    Ok(())
 }
 
 /// Refills retry budgets, and closes unused connections.
@@ -195,7 +191,7 @@ fn open_certificate(config: &Config) -> Result<Option<ReloadingCertificate>, Cer
 }
 
 /// Builds the dialer to nodes, with certificates if there are any.
-fn build_dialer(config: &Config) -> Result<Dialer, cloudkv_proto::tls::TlsError> {
+fn build_dialer(config: &Config) -> Result<Dialer, TlsError> {
     let (Some(cert), Some(key), Some(ca)) = (&config.rpc_cert, &config.rpc_key, &config.rpc_ca)
     else {
         return Ok(Dialer::default());
@@ -293,10 +289,7 @@ impl Ports {
                 });
             }
         }
-        let system = |source| RunError::System {
-            verb: "listen on the admin port",
-            source,
-        };
+        let system = SystemError::while_doing("listen on the admin port");
         let admin = admin.into_iter().next();
         let admin = admin.ok_or_else(|| system(io::ErrorKind::InvalidInput.into()))?;
         Ok(Self {

@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::proxy::SharedState;
-use crate::topology::{Node, RegionView, TopologyView};
+use crate::topology::{RegionView, TopologyView};
+use crate::upstream::Node;
 
 /// Source of the router's readiness, status and metrics.
 #[derive(Clone)]

@@ -3,12 +3,12 @@
 //! Invariant: files that can't be read or don't match have no effect: the previous certificate
 //! stays in use, and the log gives the reason.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use cloudkv_common::file_watch::FileWatch;
 use cloudkv_common::server::SharedTlsConfig;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -45,9 +45,6 @@ pub(crate) struct CertificateFiles {
     pub key: PathBuf,
 }
 
-/// Modification times and sizes of the files, by which changes are noticed.
-type FileStamps = [Option<(SystemTime, u64)>; 2];
-
 impl CertificateFiles {
     /// Loads both files.
     pub(crate) fn load(&self) -> Result<ServerConfig, CertificateError> {
@@ -64,10 +61,6 @@ impl CertificateFiles {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
     }
-
-    fn stamps(&self) -> FileStamps {
-        [&self.certificate, &self.key].map(|path| file_stamp(path).ok())
-    }
 }
 
 fn file_error(setting: &'static str, path: &Path, source: pem::Error) -> CertificateError {
@@ -78,26 +71,21 @@ fn file_error(setting: &'static str, path: &Path, source: pem::Error) -> Certifi
     }
 }
 
-fn file_stamp(path: &Path) -> io::Result<(SystemTime, u64)> {
-    let metadata = std::fs::metadata(path)?;
-    Ok((metadata.modified()?, metadata.len()))
-}
-
 /// A certificate in use, which is reloaded when its files change.
 pub(crate) struct ReloadingCertificate {
     files: CertificateFiles,
-    stamps: FileStamps,
+    watch: FileWatch,
     settings: SharedTlsConfig,
 }
 
 impl ReloadingCertificate {
     /// Loads a certificate and its key.
     pub(crate) fn open(files: CertificateFiles) -> Result<Self, CertificateError> {
-        let stamps = files.stamps();
+        let watch = FileWatch::new([&files.certificate, &files.key].map(PathBuf::clone));
         let settings = Arc::new(ArcSwap::from_pointee(files.load()?));
         Ok(Self {
             files,
-            stamps,
+            watch,
             settings,
         })
     }
@@ -107,32 +95,23 @@ impl ReloadingCertificate {
         self.settings.clone()
     }
 
-    /// Reloads changed files until `stop`.
-    pub(crate) async fn watch(mut self, stop: CancellationToken) {
-        while stop
-            .run_until_cancelled(tokio::time::sleep(RELOAD_INTERVAL))
-            .await
-            .is_some()
-        {
-            self.reload_if_changed();
-        }
+    /// Reloads the files when they change, until `stop`.
+    pub(crate) async fn watch(self, stop: CancellationToken) {
+        let (files, settings) = (self.files, self.settings);
+        let reload = move || reload(&files, &settings);
+        self.watch.run(RELOAD_INTERVAL, stop, reload).await;
     }
+}
 
-    fn reload_if_changed(&mut self) {
-        let stamps = self.files.stamps();
-        if stamps == self.stamps {
-            return;
+fn reload(files: &CertificateFiles, settings: &SharedTlsConfig) {
+    match files.load() {
+        Ok(config) => {
+            settings.store(Arc::new(config));
+            tracing::info!("certificate reloaded");
         }
-        self.stamps = stamps;
-        match self.files.load() {
-            Ok(config) => {
-                self.settings.store(Arc::new(config));
-                tracing::info!("certificate reloaded");
-            }
-            // The two files are written one after the other: the next check sees both.
-            Err(error) => {
-                tracing::warn!(%error, "certificate reload failed, the previous one stays in use");
-            }
+        // The two files are written one after the other: the next check sees both.
+        Err(error) => {
+            tracing::warn!(%error, "certificate reload failed, the previous one stays in use");
         }
     }
 }

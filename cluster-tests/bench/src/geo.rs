@@ -100,9 +100,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             if at.is_bounded() { "yes" } else { "no" }.to_owned(),
         ]);
     }
-    let checks = Table::of_checks(&report.checks);
-    let markdown = format!("{}\n{}", table.render(), checks.render());
-    report::publish(&args.out, &report, &markdown)
+    let tables = [table, Table::of_checks(&report.checks)];
+    report::publish(&args.out, &report, &report::render(&tables, &[]))
 }
 
 async fn measure(args: &Args) -> Result<Report> {

@@ -7,6 +7,7 @@
 //! measured separately.
 
 mod all;
+mod args;
 mod big;
 mod disk;
 mod engine;
@@ -20,6 +21,7 @@ mod procfs;
 mod region;
 mod report;
 mod rocks;
+mod rounds;
 mod router;
 mod servers;
 mod workload;

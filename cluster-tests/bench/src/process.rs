@@ -5,17 +5,17 @@
 
 use crate::engine::LoadResult;
 use crate::load;
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use cloudkv_test_harness::run_until_signal;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
 /// A running server; killed when dropped.
@@ -134,19 +134,40 @@ pub(crate) async fn run_load(args: &load::Args) -> Result<LoadResult> {
     serde_json::from_str(&json).context("result of the load generator")
 }
 
+/// Maximum seconds of a load that writes each key once.
+const FILL_SECONDS: f64 = 300.0;
+
+/// Writes each key of a load once; fails unless all are acknowledged.
+pub(crate) async fn fill(load: &load::Args) -> Result<()> {
+    let load = load::Args {
+        each: Some(1),
+        seconds: FILL_SECONDS,
+        ..load.clone()
+    };
+    let outcome = run_load(&load).await?;
+    let (done, keys) = (outcome.requests, load.keys);
+    ensure!(
+        done == keys,
+        "{done} of {keys} keys loaded: {:?}",
+        outcome.errors
+    );
+    Ok(())
+}
+
 /// Runs `work` on a runtime of this thread; a signal drops it and with it all children.
 pub(crate) fn block_on_until_signal<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
-        tokio::select! {
-            result = work => result,
-            _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
-            _ = terminate.recv() => Err(anyhow!("terminated")),
-        }
-    })
+    runtime.block_on(run_until_signal(work))?
+}
+
+/// Returns the file of an installed program, by the `PATH`.
+pub(crate) fn find_program(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
 }
 
 /// Returns a port that was free a moment ago, for programs that can't choose one themselves.

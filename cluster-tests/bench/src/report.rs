@@ -113,7 +113,7 @@ impl Table {
     }
 
     /// Renders the table: first column aligned to the left, the others to the right.
-    pub(crate) fn render(&self) -> String {
+    fn render(&self) -> String {
         let columns = self.rows[0].len();
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
@@ -147,6 +147,17 @@ impl Table {
         }
         text
     }
+}
+
+/// Renders tables and notes as Markdown, with empty lines between them.
+pub(crate) fn render(tables: &[Table], notes: &[String]) -> String {
+    let tables: Vec<String> = tables.iter().map(Table::render).collect();
+    let mut text = tables.join("\n");
+    for note in notes {
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "\n{note}");
+    }
+    text
 }
 
 /// Prints the Markdown and writes it next to the JSON at `out`.

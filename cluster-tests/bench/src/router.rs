@@ -4,13 +4,15 @@
 //! All of them run from start to end and take turns under load. Then, at half of the slowest
 //! proxy's throughput, the latency that each adds to the node's own is measured.
 
+use crate::args::{RunArgs, parse_rounds, parse_seconds, parse_threads};
 use crate::engine::LoadResult;
 use crate::procfs::{Machine, MemoryUsage};
-use crate::report::{self, Check, Table, Target, median};
+use crate::report::{self, Check, Table, Target};
+use crate::rounds::{Measurement, failed_requests, median_of_rounds};
 use crate::servers::{Node, Proxy, ServerKind};
 use crate::workload::Operation;
 use crate::{load, process};
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,10 +24,10 @@ const INSTALL_COMMAND: &str = "apt-get install haproxy nginx-light";
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Seconds of measurement for each number.
-    #[arg(long, default_value_t = 4.0)]
+    #[arg(long, default_value_t = 4.0, value_parser = parse_seconds)]
     pub seconds: f64,
     /// Number of measurements of each.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = parse_rounds)]
     pub rounds: usize,
     /// Number of connections.
     #[arg(long, default_value_t = 64)]
@@ -39,15 +41,11 @@ pub(crate) struct Args {
     /// JSON file for the results; a Markdown table is written next to it.
     #[arg(long, default_value = "bench-router.json")]
     pub out: PathBuf,
-    /// Directory for data; must be on a real disk.
-    #[arg(long, default_value = "target/bench-data")]
-    pub data_dir: PathBuf,
+    #[command(flatten)]
+    pub run: RunArgs,
     /// Threads of each proxy, instead of its own default.
-    #[arg(long)]
+    #[arg(long, value_parser = parse_threads)]
     pub threads: Option<usize>,
-    /// Also fail when a target is missed.
-    #[arg(long)]
-    pub strict: bool,
 }
 
 /// One measurement of a route under one load.
@@ -58,6 +56,19 @@ struct Cell {
     /// Requests per second; `None`: as many as are answered.
     rate: Option<f64>,
     outcome: LoadResult,
+}
+
+impl Measurement for Cell {
+    /// Route, operation, and whether the rate is limited.
+    type Key = (ServerKind, Operation, bool);
+
+    fn key(&self) -> Self::Key {
+        (self.way, self.operation, self.rate.is_some())
+    }
+
+    fn outcome(&self) -> &LoadResult {
+        &self.outcome
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -78,36 +89,15 @@ struct Route {
 
 /// Measures, prints and writes the results.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    ensure!(
-        (0.5..=600.0).contains(&args.seconds),
-        "--seconds: 0.5 to 600"
-    );
-    ensure!((1..=20).contains(&args.rounds), "--rounds: 1 to 20");
-    ensure!(
-        args.threads
-            .is_none_or(|threads| (1..=64).contains(&threads)),
-        "--threads: 1 to 64"
-    );
     let report = process::block_on_until_signal(measure(args))?;
     report::publish(&args.out, &report, &markdown(&report, args))?;
-    let errors: u64 = report
-        .cells
-        .iter()
-        .map(|cell| cell.outcome.errors.total())
-        .sum();
-    ensure!(errors == 0, "{errors} REQUESTS FAILED");
-    let missed = report
-        .checks
-        .iter()
-        .filter(|check| check.passes() == Some(false));
-    let missed = missed.count();
-    ensure!(!args.strict || missed == 0, "{missed} targets missed");
-    Ok(())
+    let failed = failed_requests(&report.cells);
+    args.run.verify(failed, &report.checks)
 }
 
 async fn measure(args: &Args) -> Result<Report> {
     let machine = Machine::read();
-    let dir = process::work_dir(&args.data_dir)?;
+    let dir = process::work_dir(&args.run.data_dir)?;
     let node = Node::start(&args.node_bin, &dir.path().join("node"), dir.path()).await?;
     let bucket = node.create_bucket().await?;
     let (proxies, notes) = proxies(args, &node, dir.path()).await?;
@@ -124,10 +114,7 @@ async fn measure(args: &Args) -> Result<Report> {
     let mut routes: Vec<Route> = proxied.collect();
     routes.insert(0, direct);
 
-    let mut fill = load_args(args, &routes[0], Operation::Put, &bucket);
-    fill.each = Some(1);
-    fill.seconds = 300.0;
-    process::run_load(&fill).await?;
+    process::fill(&load_args(args, &routes[0], Operation::Put, &bucket)).await?;
 
     let mut cells = Vec::new();
     measure_in_turns(args, &mut routes, &bucket, &mut cells, |_| None).await?;
@@ -205,19 +192,6 @@ fn print_outcome(route: ServerKind, operation: Operation, outcome: &LoadResult) 
     let (method, rate) = (operation.method(), outcome.per_second);
     let (median, p99) = (outcome.latency_us.p50, outcome.latency_us.p99);
     eprintln!("{route}, {method}: {rate:.0}/s, p50 {median:.0} µs, p99 {p99:.0} µs");
-}
-
-/// Median of the rounds.
-fn median_of_rounds(
-    cells: &[Cell],
-    (kind, operation, paced): (ServerKind, Operation, bool),
-    number: impl Fn(&LoadResult) -> f64,
-) -> Option<f64> {
-    let same = cells
-        .iter()
-        .filter(|cell| (cell.way, cell.operation, cell.rate.is_some()) == (kind, operation, paced));
-    let mut numbers: Vec<f64> = same.map(|cell| number(&cell.outcome)).collect();
-    (!numbers.is_empty()).then(|| median(&mut numbers))
 }
 
 const PROXIES: [ServerKind; 3] = [ServerKind::Router, ServerKind::Haproxy, ServerKind::Nginx];
@@ -326,11 +300,7 @@ fn markdown(report: &Report, args: &Args) -> String {
             ]);
         }
     }
-    text.push_str(&table.render());
-    text.push('\n');
-    text.push_str(&Table::of_checks(&report.checks).render());
-    for note in &report.notes {
-        text.push_str(&format!("\n{note}\n"));
-    }
+    let tables = [table, Table::of_checks(&report.checks)];
+    text.push_str(&report::render(&tables, &report.notes));
     text
 }

@@ -135,12 +135,10 @@ impl<'a> Nemesis<'a> {
     /// exist.
     async fn wipe(&mut self, seat: usize, rng: &mut Rng) {
         self.region.wait_formed_within(HEALTHY_TIMEOUT).await;
-        let lost_id = self.region.node_id(seat).await;
-        self.region.kill(seat);
-        self.region.rejoin_wiped(seat).await;
         let nodes = self.region.nodes.len();
         let admin_seat = (seat + 1 + rng.index(nodes - 1)) % nodes;
-        self.region.replace_node(admin_seat, &lost_id).await;
+        let region = &mut *self.region;
+        region.replace_after_disk_loss(seat, admin_seat).await;
         self.region.wait_formed_within(HEALTHY_TIMEOUT).await;
     }
 
@@ -167,24 +165,7 @@ impl<'a> Nemesis<'a> {
                     flow.resets_permille = resets;
                 });
             }
-            FaultKind::Kill
-            | FaultKind::KillAll
-            | FaultKind::Pause
-            | FaultKind::Restart
-            | FaultKind::ClockJump
-            | FaultKind::Wipe
-            | FaultKind::SlowSnapshot
-            | FaultKind::MembershipChange
-            | FaultKind::Damage
-            | FaultKind::RegionKill
-            | FaultKind::RegionCutKill
-            | FaultKind::RegionCut
-            | FaultKind::RegionOneWay
-            | FaultKind::RegionOff
-            | FaultKind::RegionReset
-            | FaultKind::RegionDelay
-            | FaultKind::RegionLoss
-            | FaultKind::DropBucket => {}
+            _ => panic!("{kind} is no fault of one region's network"),
         }
         before
     }
@@ -209,23 +190,6 @@ pub(super) fn effect_counter(kind: FaultKind) -> fn(&LinkStats) -> &AtomicU64 {
         FaultKind::Refuse | FaultKind::RegionReset => |stats| &stats.reset,
         FaultKind::Delay | FaultKind::RegionDelay => |stats| &stats.delayed,
         FaultKind::Loss | FaultKind::RegionLoss => |stats| &stats.stalled,
-        FaultKind::Isolate
-        | FaultKind::OneWay
-        | FaultKind::Bridge
-        | FaultKind::Kill
-        | FaultKind::KillAll
-        | FaultKind::Pause
-        | FaultKind::Restart
-        | FaultKind::ClockJump
-        | FaultKind::Wipe
-        | FaultKind::SlowSnapshot
-        | FaultKind::MembershipChange
-        | FaultKind::Damage
-        | FaultKind::RegionKill
-        | FaultKind::RegionCutKill
-        | FaultKind::RegionCut
-        | FaultKind::RegionOneWay
-        | FaultKind::RegionOff
-        | FaultKind::DropBucket => |stats| &stats.held_back,
+        _ => |stats| &stats.held_back,
     }
 }

@@ -103,24 +103,15 @@ impl RecordingClient {
 
     async fn carry_out(&mut self, key: KeyName, intent: Intent) -> Outcome {
         let value = self.shared.new_value();
-        let action = match intent {
-            Intent::Get => Action::Get,
-            Intent::Put => Action::Put(value),
-            Intent::Delete => Action::Delete,
-            Intent::Create => Action::Create(value),
-            Intent::PutIfMatch | Intent::DeleteIfMatch => {
-                let read = self.call_recorded(key, Action::Get, None).await;
-                let (Outcome::Read(was), Some(etag)) = (read.outcome, &read.etag) else {
-                    return read.outcome;
-                };
-                let action = match intent {
-                    Intent::PutIfMatch => Action::PutIfMatch { was, value },
-                    _ => Action::DeleteIfMatch(was),
-                };
-                return self.call_recorded(key, action, Some(etag)).await.outcome;
-            }
+        if let Some(action) = intent.action(value) {
+            return self.call_recorded(key, action, None).await.outcome;
+        }
+        let read = self.call_recorded(key, Action::Get, None).await;
+        let (Outcome::Read(was), Some(etag)) = (read.outcome, &read.etag) else {
+            return read.outcome;
         };
-        self.call_recorded(key, action, None).await.outcome
+        let action = intent.conditional_action(was, value);
+        self.call_recorded(key, action, Some(etag)).await.outcome
     }
 
     /// Calls and adds the call to the history.

@@ -1,12 +1,10 @@
 //! A whole run: load, faults, and then the checks.
 
-use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::task::{JoinError, JoinHandle};
 
@@ -16,6 +14,8 @@ use super::history::History;
 use super::history_checker::HistoryChecker;
 use super::key_limits::{self, LimitClient};
 use super::nemesis::Nemesis;
+use super::panics::catch_panic;
+use super::progress::Progress;
 use super::recording_client::{ClientContext, RecordingClient};
 use super::report::Report;
 use super::schedule::FaultSchedule;
@@ -80,31 +80,24 @@ pub async fn run(options: &RunOptions) -> Report {
     let mut region = Region::start_with(region).await;
     region.expect_errors(&EXPECTED_ERRORS);
     let load = RegionLoad::start(&region, options).await;
-    let started = Instant::now();
+    let mut progress = Progress::start(options.is_verbose);
     let mut counts = FaultCounts::default();
-    let panicked = {
-        let faults = inject_faults(&mut region, options, &load.shared, &mut counts);
-        AssertUnwindSafe(faults).catch_unwind().await
-    };
-    let lasted = started.elapsed();
-    let panicked = panicked.err().map(|panic| panic_message(&*panic));
+    let faults = inject_faults(
+        &mut region,
+        options,
+        &load.shared,
+        &mut counts,
+        &mut progress,
+    );
+    let panicked = catch_panic(faults).await.err();
+    let duration = progress.elapsed();
     let missing_faults = missing_faults(&counts, &options.kinds);
-    let findings = load.finish(&mut region, panicked, missing_faults).await;
-    Report {
-        seed: options.seed,
-        duration: lasted,
-        calls: findings.shared.history.counts.total(),
-        outcomes: findings.shared.history.counts.to_string(),
-        checked_calls: findings.checked_calls,
-        checked_lists: findings.checked_lists,
-        faults: counts,
-        notes: vec![format!(
-            "buckets filled up to their limit: {}",
-            findings.filled_buckets
-        )],
-        failures: findings.failures,
-        kept_dir: findings.kept_dir,
-    }
+    let result = load.finish(&mut region, panicked, missing_faults).await;
+    let note = format!(
+        "buckets filled up to their limit: {}",
+        result.filled_buckets
+    );
+    result.into_report(options.seed, duration, counts, note)
 }
 
 /// Injects faults until the time is over and every kind has happened.
@@ -113,34 +106,24 @@ async fn inject_faults(
     options: &RunOptions,
     shared: &ClientContext,
     counts: &mut FaultCounts,
+    progress: &mut Progress,
 ) {
     let nodes = options.region.nodes;
     let mut schedule = FaultSchedule::new(options.seed, &options.kinds, nodes, region.shards());
     let mut nemesis = Nemesis::new(region);
-    let (started, mut last_progress) = (Instant::now(), Instant::now());
     loop {
         let missing = nemesis.counts.missing(&options.kinds);
         let has_hit_leaders = nemesis.counts.meta_leaders > 0 && nemesis.counts.shard_leaders > 0;
-        let elapsed = started.elapsed();
+        let elapsed = progress.elapsed();
         let is_complete = elapsed >= options.duration && missing.is_empty() && has_hit_leaders;
         if is_complete || elapsed >= options.duration + GRACE_PERIOD || shared.is_stopped() {
             return nemesis.heal();
         }
         let step = schedule.next(&missing);
-        if options.is_verbose {
-            println!("{:7.1} s  {step:?}", elapsed.as_secs_f64());
-        }
+        progress.report(format_args!("{step:?}"));
         nemesis.carry_out(&step).await;
         counts.clone_from(&nemesis.counts);
-        if options.is_verbose && last_progress.elapsed() >= Duration::from_secs(10) {
-            last_progress = Instant::now();
-            println!(
-                "{:7.1} s  calls: {}",
-                elapsed.as_secs_f64(),
-                shared.history.counts
-            );
-            println!("           faults: {counts}");
-        }
+        progress.report_counts(&shared.history.counts, counts);
     }
 }
 
@@ -172,6 +155,31 @@ pub(super) struct RunResult {
     pub kept_dir: Option<PathBuf>,
 }
 
+impl RunResult {
+    /// Creates the report of a run with this seed, duration of the faults, number of faults and
+    /// further result.
+    pub(super) fn into_report(
+        self,
+        seed: u64,
+        duration: Duration,
+        faults: FaultCounts,
+        note: String,
+    ) -> Report {
+        Report {
+            seed,
+            duration,
+            calls: self.shared.history.counts.total(),
+            outcomes: self.shared.history.counts.to_string(),
+            checked_calls: self.checked_calls,
+            checked_lists: self.checked_lists,
+            faults,
+            notes: vec![note],
+            failures: self.failures,
+            kept_dir: self.kept_dir,
+        }
+    }
+}
+
 /// The clients, and the checks that run beside them.
 pub(super) struct RegionLoad {
     pub shared: Arc<ClientContext>,
@@ -196,7 +204,7 @@ impl RegionLoad {
         let shared = Arc::new(ClientContext {
             history: History::new(),
             bucket,
-            nodes: seats.clone().map(|seat| region.seat(seat).http()).collect(),
+            nodes: region.http_addresses(seats.clone()),
             last_value: AtomicU64::new(0),
             think_time_ms: 0..0,
             stop: AtomicBool::new(false),
@@ -249,8 +257,7 @@ impl RegionLoad {
                 limits.finish().await;
                 region.wait_converged().await;
             };
-            let panicked = AssertUnwindSafe(checks).catch_unwind().await;
-            failures.extend(panicked.err().map(|panic| panic_message(&*panic)));
+            failures.extend(catch_panic(checks).await.err());
         }
         let shared = checker.shared().clone();
         failures.append(&mut checker.failures);
@@ -289,11 +296,4 @@ impl RegionLoad {
             self.limits.await?,
         ))
     }
-}
-
-/// Returns the message of a panic.
-pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic without a message").to_owned()
 }

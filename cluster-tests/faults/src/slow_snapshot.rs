@@ -102,8 +102,7 @@ async fn load_ballast(region: &Region) {
         .api(0)
         .create_bucket_with(&[("plan", "business")])
         .await;
-    let nodes = region.running().into_iter();
-    let nodes: Vec<_> = nodes.map(|seat| region.seat(seat).http()).collect();
+    let nodes = region.http_addresses(region.running());
     let names = (0..).map(|number: u64| format!("ballast-{number}"));
     let names = names.filter(|name| shard_of(&bucket.id, name, region.shards()) == SLOW_SHARD);
     let writes = names.zip(0..BALLAST).map(async |(name, number)| {

@@ -1,5 +1,7 @@
 //! Workload of the recording clients: keys and operations.
 
+use super::call_record::Action;
+use super::checker::Value;
 use super::history::KeyName;
 use cloudkv_test_harness::rng::Rng;
 
@@ -19,6 +21,28 @@ pub(super) enum Intent {
     PutIfMatch,
     /// Reads, and deletes if no write came in between.
     DeleteIfMatch,
+}
+
+impl Intent {
+    /// Returns the call, which writes `value` if it is a write; `None` if the present value must be
+    /// read first.
+    pub(super) fn action(self, value: Value) -> Option<Action> {
+        match self {
+            Self::Get => Some(Action::Get),
+            Self::Put => Some(Action::Put(value)),
+            Self::Delete => Some(Action::Delete),
+            Self::Create => Some(Action::Create(value)),
+            Self::PutIfMatch | Self::DeleteIfMatch => None,
+        }
+    }
+
+    /// Returns the conditional call on a key whose present value is `was`.
+    pub(super) fn conditional_action(self, was: Value, value: Value) -> Action {
+        match self {
+            Self::DeleteIfMatch => Action::DeleteIfMatch(was),
+            _ => Action::PutIfMatch { was, value },
+        }
+    }
 }
 
 /// Returns the next call.

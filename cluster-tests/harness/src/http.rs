@@ -181,6 +181,19 @@ impl ApiClient {
         )
     }
 
+    /// Writes a value to so many keys, whose names are `prefix` and a number.
+    pub async fn put_numbered(&self, bucket: &Bucket, prefix: &str, count: u64, value: &str) {
+        for number in 0..count {
+            let path = bucket.key_path(&format!("{prefix}{number}"));
+            self.put(&path, value.to_owned()).await.assert_status(200);
+        }
+    }
+
+    /// Returns the names on the first page of a bucket's listing.
+    pub async fn list(&self, bucket: &Bucket) -> Vec<String> {
+        self.get(&bucket.listing_path()).await.lines()
+    }
+
     /// Returns a bucket's entry of `GET /buckets`.
     pub async fn bucket_summary(&self, bucket: &Bucket) -> serde_json::Value {
         let summary = self.try_bucket_summary(bucket).await;

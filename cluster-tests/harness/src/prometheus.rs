@@ -1,4 +1,5 @@
-//! A checker for the Prometheus text format, strict enough to show that a scraper accepts a page.
+//! Pages in the Prometheus text format: a checker, strict enough to show that a scraper accepts a
+//! page, and sums of samples.
 
 /// Returns the names of a page's samples.
 ///
@@ -13,6 +14,15 @@ pub fn sample_names(page: &str) -> Result<Vec<String>, String> {
         }
     }
     Ok(names)
+}
+
+/// Returns the sum of a metric's samples with this label, as in `class="put"`; 0 if there are none.
+/// An empty label is that of all samples.
+pub fn sum_of_samples(page: &str, name: &str, label: &str) -> f64 {
+    let samples = page.lines().filter_map(|line| line.strip_prefix(name));
+    let samples = samples.filter(|line| line.starts_with('{') && line.contains(label));
+    let values = samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum()
 }
 
 /// Checks `# HELP name text`, `# TYPE name kind`, or any other comment.
@@ -89,7 +99,16 @@ fn is_value(value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::sample_names;
+    use super::{sample_names, sum_of_samples};
+
+    #[test]
+    fn samples_of_one_metric_and_label_are_added() {
+        let page = "a{b=\"x\",c=\"1\"} 1\na{b=\"x\",c=\"2\"} 2\na{b=\"y\"} 4\n\
+                    a_total{b=\"x\"} 8\n";
+        assert_eq!(sum_of_samples(page, "a", "b=\"x\""), 3.0);
+        assert_eq!(sum_of_samples(page, "a", ""), 7.0);
+        assert_eq!(sum_of_samples(page, "c", ""), 0.0);
+    }
 
     #[test]
     fn a_valid_page_is_accepted() {

@@ -55,10 +55,7 @@ async fn wait_removed(region: &Region, seats: &[usize], id: &NodeId) {
 async fn a_decommissioned_node_is_removed_and_exits() {
     let mut region = region_of(4).await;
     let bucket = region.api(3).create_bucket().await;
-    for key in 0..20 {
-        let path = bucket.key_path(&key.to_string());
-        region.api(3).put(&path, "v").await.assert_status(200);
-    }
+    region.api(3).put_numbered(&bucket, "", 20, "v").await;
     let id = region.node_id(3).await;
     let host = region.seat(3).rpc().ip().to_string();
     let output = region.admin(0, &["decommission", &host, "--wait"]).await;
@@ -81,15 +78,7 @@ async fn a_decommissioned_node_is_removed_and_exits() {
             .await
             .expect("shown for an hour");
         assert_eq!(node["state"], "removed", "{node}");
-        assert_eq!(
-            region
-                .api(seat)
-                .get(&bucket.listing_path())
-                .await
-                .lines()
-                .len(),
-            20
-        );
+        assert_eq!(region.api(seat).list(&bucket).await.len(), 20);
     }
     region.wait_formed().await;
     // Its data directory is refused from now on; with an empty one it can join.

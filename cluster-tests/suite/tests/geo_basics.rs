@@ -9,18 +9,9 @@ use cloudkv_test_harness::{ApiClient, HttpResponse, eventually};
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Waits until a node answers with `value`, or 404 if that is `None`.
+/// Waits until a node answers with `value`, or with 404 if it is `None`.
 async fn wait_value(world: &MultiRegionCluster, seat: usize, path: &str, value: Option<&str>) {
-    let what = format!("node {seat} has {value:?}");
-    eventually(&what, STATE_TIMEOUT, async || {
-        let got = world.api(seat).get(path).await;
-        let is_same = match value {
-            Some(value) => got.status == 200 && got.text() == value,
-            None => got.status == 404,
-        };
-        is_same.then_some(())
-    })
-    .await;
+    world.wait_value(seat, path, value, STATE_TIMEOUT).await;
 }
 
 async fn put(api: &ApiClient, path: &str, value: &str) {
@@ -152,13 +143,7 @@ async fn a_region_joins_while_the_others_take_writes() {
 async fn a_region_that_was_down_catches_up_and_no_deleted_key_reappears() {
     let mut world = MultiRegionCluster::start(&["eu", "us"], 1, 2).await;
     let bucket = world.api(0).create_bucket().await;
-    for key in 0..60 {
-        world
-            .api(0)
-            .put(&bucket.key_path(&format!("k{key}")), "old")
-            .await
-            .assert_status(200);
-    }
+    world.api(0).put_numbered(&bucket, "k", 60, "old").await;
     world.wait_bucket_converged(&bucket).await;
     world.kill(1);
     for key in 0..30 {

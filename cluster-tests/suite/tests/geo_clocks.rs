@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use cloudkv_faults::Version;
 use cloudkv_test_harness::eventually;
+use cloudkv_test_harness::prometheus::sum_of_samples;
 use cloudkv_test_harness::region::MultiRegionCluster;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -22,10 +23,7 @@ fn now() -> u64 {
 async fn merges_delayed(world: &MultiRegionCluster, seat: usize) -> f64 {
     let page = world.nodes[seat].admin_api().get("/metrics").unchecked();
     let page = page.await;
-    let lines = page.text().lines();
-    let lines = lines.filter(|line| line.starts_with("cloudkv_geo_ahead_total{"));
-    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-    values.sum()
+    sum_of_samples(page.text(), "cloudkv_geo_ahead_total", "")
 }
 
 /// With two nodes nobody can tell whose clock is wrong, so both go on, and changes from the fast

@@ -65,24 +65,9 @@ async fn delete_all(world: &MultiRegionCluster, bucket: &Bucket, seats: &[usize]
     }
 }
 
-async fn wait_value(world: &MultiRegionCluster, seat: usize, path: &str, value: &str) {
-    let what = format!("node {seat} has {value}");
-    eventually(&what, STATE_TIMEOUT, async || {
-        let got = world.api(seat).get(path).await;
-        (got.status == 200 && got.text() == value).then_some(())
-    })
-    .await;
-}
-
 async fn fill(world: &MultiRegionCluster, seat: usize, bucket: &Bucket, prefix: &str, value: &str) {
-    for key in 0..40 {
-        let path = bucket.key_path(&format!("{prefix}{key}"));
-        world
-            .api(seat)
-            .put(&path, value.to_owned())
-            .await
-            .assert_status(200);
-    }
+    let api = world.api(seat);
+    api.put_numbered(bucket, prefix, 40, value).await;
 }
 
 #[tokio::test]
@@ -99,12 +84,9 @@ async fn survivors_reconcile_what_a_lost_region_had_sent_to_one_of_them() {
         let path = bucket.key_path(&format!("all{key}"));
         world.api(2).delete(&path).await.assert_status(200);
     }
-    world
-        .api(2)
-        .put(&bucket.key_path("end"), "end")
-        .await
-        .assert_status(200);
-    wait_value(&world, 0, &bucket.key_path("end"), "end").await;
+    let end = bucket.key_path("end");
+    world.api(2).put(&end, "end").await.assert_status(200);
+    world.wait_value(0, &end, Some("end"), STATE_TIMEOUT).await;
     eventually("eu has all of ap", STATE_TIMEOUT, async || {
         let eu = world.bucket_values(0, &bucket).await?;
         (Some(eu) == world.bucket_values(2, &bucket).await).then_some(())

@@ -70,7 +70,7 @@ async fn a_directory_that_cant_be_closed_to_others_is_refused() {
     let data = root.path().join("data");
     fs::create_dir(&data).unwrap();
     let foreign = data.join("identity.json");
-    fs::write(&foreign, "{}").unwrap();
+    fs::write(&foreign, r#"{"format": 1}"#).unwrap();
     let open = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     open(&foreign, 0o644);
     // A file of another user takes two users, which only root can act as; without root the

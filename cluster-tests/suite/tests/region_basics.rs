@@ -143,7 +143,7 @@ async fn a_region_serves_without_any_one_of_its_nodes_which_then_catches_up() {
 async fn a_rolling_restart_shows_clients_no_error() {
     let mut region = Region::start().await;
     let bucket = region.api(0).create_bucket().await;
-    let nodes: Vec<_> = (0..3).map(|seat| region.seat(seat).http()).collect();
+    let nodes = region.http_addresses(0..3);
     let load = PlainLoad::start(&nodes, &bucket, 9, LoadPattern::OwnKeys, Some(150.0));
     for seat in 0..3 {
         region.terminate(seat).await;

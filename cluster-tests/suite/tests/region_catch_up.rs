@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use cloudkv_test_harness::eventually;
 use cloudkv_test_harness::load::{LoadPattern, PlainLoad, fill};
-use cloudkv_test_harness::region::{Region, RegionOptions, key_in_shard};
+use cloudkv_test_harness::region::{NodeId, Region, RegionOptions, key_in_shard};
+use cloudkv_test_harness::{Bucket, eventually};
 use serde_json::Value;
 
 /// The node that loses its disk.
@@ -20,22 +20,37 @@ const LINK_BYTES_PER_SECOND: u64 = 4 << 20;
 const WRITES_PER_SECOND: f64 = 90.0;
 /// Several times the transfer time, for a busy machine.
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Arguments of nodes that flush their state while it is filled, so that the log's beginning is
+/// purged.
+const EARLY_FLUSH_ARGS: [&str; 2] = ["--write-buffer-mib", "4"];
+
+/// Starts three nodes with these arguments, and creates a bucket.
+async fn start(shards: u32, args: [&str; 2]) -> (Region, Bucket) {
+    let options = RegionOptions {
+        shards,
+        args: args.map(str::to_owned).to_vec(),
+        ..RegionOptions::default()
+    };
+    let region = Region::start_with(options).await;
+    let api = region.api(0);
+    let bucket = api.create_bucket_with(&[("plan", "business")]).await;
+    (region, bucket)
+}
+
+/// Wipes the node's disk, and lets it join again over links of this bandwidth; returns the ID that
+/// is lost.
+async fn rejoin_wiped(region: &mut Region, bytes_per_second: u64) -> NodeId {
+    let lost = region.node_id(WIPED_SEAT).await;
+    region.kill(WIPED_SEAT);
+    region.rejoin_wiped(WIPED_SEAT).await;
+    region.network.limit_links(WIPED_SEAT, bytes_per_second);
+    lost
+}
 
 #[tokio::test]
 async fn a_wiped_node_catches_up_over_a_slow_link_while_the_others_write() {
-    // The state is flushed while it is filled, so that the log's beginning is purged.
-    let args = ["--write-buffer-mib", "4"].map(str::to_owned);
-    let options = RegionOptions {
-        shards: 1,
-        args: args.to_vec(),
-        ..RegionOptions::default()
-    };
-    let mut region = Region::start_with(options).await;
-    let bucket = region
-        .api(0)
-        .create_bucket_with(&[("plan", "business")])
-        .await;
-    let others = [region.seat(0).http(), region.seat(1).http()];
+    let (mut region, bucket) = start(1, EARLY_FLUSH_ARGS).await;
+    let others = region.http_addresses(0..WIPED_SEAT);
     fill(&others, &bucket, 8, KEY_COUNT, VALUE_BYTES)
         .await
         .unwrap();
@@ -44,12 +59,7 @@ async fn a_wiped_node_catches_up_over_a_slow_link_while_the_others_write() {
         bytes: VALUE_BYTES,
     };
 
-    let lost = region.node_id(WIPED_SEAT).await;
-    region.kill(WIPED_SEAT);
-    region.rejoin_wiped(WIPED_SEAT).await;
-    region
-        .network
-        .limit_links(WIPED_SEAT, LINK_BYTES_PER_SECOND);
+    let lost = rejoin_wiped(&mut region, LINK_BYTES_PER_SECOND).await;
     let load = PlainLoad::start(&others, &bucket, 4, work, Some(WRITES_PER_SECOND));
     region.replace_node(0, &lost).await;
     region.wait_formed_within(STATE_TIMEOUT).await;
@@ -103,15 +113,7 @@ const LARGE_SHARD_KEYS: usize = 240;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_lacks_a_shard_gets_no_leadership() {
     let level = "info,cloudkv_node::cluster::placement_controller=debug";
-    let options = RegionOptions {
-        args: vec!["--log-level".to_owned(), level.to_owned()],
-        ..RegionOptions::default()
-    };
-    let mut region = Region::start_with(options).await;
-    let bucket = region
-        .api(0)
-        .create_bucket_with(&[("plan", "business")])
-        .await;
+    let (mut region, bucket) = start(4, ["--log-level", level]).await;
     region.wait_leaders_balanced().await;
     // The replacement node is to lead the lost node's shards: the large shard must not be one.
     let mut large = None;
@@ -129,12 +131,7 @@ async fn a_node_that_lacks_a_shard_gets_no_leadership() {
         put.await.assert_status(200);
     }
 
-    let lost = region.node_id(WIPED_SEAT).await;
-    region.kill(WIPED_SEAT);
-    region.rejoin_wiped(WIPED_SEAT).await;
-    region
-        .network
-        .limit_links(WIPED_SEAT, SLOW_LINK_BYTES_PER_SECOND);
+    let lost = rejoin_wiped(&mut region, SLOW_LINK_BYTES_PER_SECOND).await;
     region.replace_node(0, &lost).await;
     let node = region.node_id(WIPED_SEAT).await;
     // Logs are read before the status: a logged transfer precedes that status.
@@ -182,22 +179,12 @@ const MIN_RETAINED_ENTRIES: u64 = 300;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_leader_retains_the_log_that_a_lagging_node_lacks() {
-    let args = ["--write-buffer-mib", "4"].map(str::to_owned);
-    let options = RegionOptions {
-        shards: 1,
-        args: args.to_vec(),
-        ..RegionOptions::default()
-    };
-    let mut region = Region::start_with(options).await;
-    let bucket = region
-        .api(0)
-        .create_bucket_with(&[("plan", "business")])
-        .await;
+    let (mut region, bucket) = start(1, EARLY_FLUSH_ARGS).await;
     let leader = region.wait_leader("shard-0").await;
     let (lagging, other) = ((leader + 1) % 3, (leader + 2) % 3);
     region.network.isolate(lagging);
-    let seats = [region.seat(leader).http(), region.seat(other).http()];
-    fill(&seats, &bucket, 4, MISSED_KEYS, VALUE_BYTES)
+    let connected = region.http_addresses([leader, other]);
+    fill(&connected, &bucket, 4, MISSED_KEYS, VALUE_BYTES)
         .await
         .unwrap();
     let last = region.status(lagging).await.unwrap();

@@ -2,7 +2,6 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cloudkv_test_harness::eventually;
@@ -14,18 +13,6 @@ const CLOCK_OFFSET_MS: i64 = 5 * 60 * 1000;
 /// Maximum number of elections of a group that the test itself causes: each of three nodes stops
 /// once, its shards move to another one and may move back, and an election may fail.
 const MAX_ELECTIONS: u64 = 12;
-
-/// Returns the highest term of each group.
-async fn terms(region: &Region) -> BTreeMap<String, u64> {
-    let mut terms = BTreeMap::new();
-    for status in region.statuses().await.into_values() {
-        for group in status.groups {
-            let term = terms.entry(group.group).or_default();
-            *term = group.term.max(*term);
-        }
-    }
-    terms
-}
 
 /// Waits until each of these nodes leads a shard again.
 async fn wait_preferred(region: &Region, seats: &[usize]) {
@@ -45,7 +32,7 @@ async fn a_node_whose_clock_is_wrong_leads_nothing_and_gets_no_leadership() {
     let mut region = Region::start().await;
     region.expect_errors(&["clock"]);
     region.wait_leaders_balanced().await;
-    let before = terms(&region).await;
+    let before = region.terms().await;
     region.terminate(0).await;
     region.nodes[0].set_clock(CLOCK_OFFSET_MS);
     region.restart(0).await;
@@ -59,7 +46,7 @@ async fn a_node_whose_clock_is_wrong_leads_nothing_and_gets_no_leadership() {
         region.restart(seat).await;
         wait_preferred(&region, &[1, 2]).await;
     }
-    let after = terms(&region).await;
+    let after = region.terms().await;
     for (group, term) in &after {
         let elections = term - before[group];
         assert!(elections <= MAX_ELECTIONS, "{group}: {elections} elections");

@@ -103,10 +103,7 @@ async fn a_node_that_lost_its_disk_returns_as_a_new_node() {
     let mut region = Region::start().await;
     let bucket = region.api(0).create_bucket().await;
     let keys = fill(&region, 0, &bucket, 500, 100).await;
-    let lost = region.node_id(1).await;
-    region.kill(1);
-    region.rejoin_wiped(1).await;
-    region.replace_node(0, &lost).await;
+    let lost = region.replace_after_disk_loss(1, 0).await;
     region.wait_formed().await;
     assert_ne!(region.node_id(1).await, lost);
     region.wait_converged().await;

@@ -60,10 +60,7 @@ async fn nodes_join_at_once_and_in_any_order_and_again_after_a_restart() {
 async fn a_second_node_is_a_learner_and_a_third_makes_three_voters() {
     let mut region = Region::start_with(nodes_and_seats(1, 3)).await;
     let bucket = region.api(0).create_bucket().await;
-    for key in 0..20 {
-        let path = bucket.key_path(&key.to_string());
-        region.api(0).put(&path, "v").await.assert_status(200);
-    }
+    region.api(0).put_numbered(&bucket, "", 20, "v").await;
     region.launch(1, &StartMode::Join(vec![0]));
     region.wait_listening(1).await;
     region.wait_formed().await;
@@ -83,15 +80,7 @@ async fn a_second_node_is_a_learner_and_a_third_makes_three_voters() {
     region.wait_listening(2).await;
     region.wait_formed().await;
     for seat in 0..3 {
-        assert_eq!(
-            region
-                .api(seat)
-                .get(&bucket.listing_path())
-                .await
-                .lines()
-                .len(),
-            20
-        );
+        assert_eq!(region.api(seat).list(&bucket).await.len(), 20);
     }
     region.wait_converged().await;
 }

@@ -75,7 +75,7 @@ async fn a_node_cannot_take_the_id_of_another() {
     // A node that asks to join under that ID.
     let number: u64 = region.node_id(1).await.0.parse().unwrap();
     let applicant = serde_json::json!({
-        "cluster_id": "", "node_id": number, "region": "local", "shards": 0,
+        "format": 1, "cluster_id": "", "node_id": number, "region": "local", "shards": 0,
         "incarnation": 0, "region_number": 0, "founder": false,
     });
     let rogue = region.nodes[3].data_dir();

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use cloudkv_test_harness::load::{LoadPattern, PlainLoad};
+use cloudkv_test_harness::prometheus::sum_of_samples;
 use cloudkv_test_harness::region::{Region, RegionOptions, key_in_shard};
 use cloudkv_test_harness::{Bucket, Router, eventually};
 
@@ -15,25 +16,22 @@ const CLIENTS: usize = 64;
 
 async fn start() -> (Region, Router, Bucket) {
     let region = Region::start().await;
-    let router = Router::start_with(&seeds(&region), &["--threads", "2"]).await;
+    let seeds = region.rpc_addresses(0..3);
+    let router = Router::start_with(&seeds, &["--threads", "2"]).await;
     let bucket = router.api().create_bucket_with(&[("plan", "pro")]).await;
     (region, router, bucket)
 }
 
-fn seeds(region: &Region) -> Vec<SocketAddr> {
-    (0..3).map(|seat| region.seat(seat).rpc()).collect()
+/// Starts clients of the router that use a key each, with so many requests per second together.
+fn start_load(router: &Router, bucket: &Bucket, rate: f64) -> PlainLoad {
+    let (targets, work) = ([router.http()], LoadPattern::OwnKeys);
+    PlainLoad::start(&targets, bucket, CLIENTS, work, Some(rate))
 }
 
 #[tokio::test]
 async fn a_rolling_restart_fails_no_request() {
     let (mut region, router, bucket) = start().await;
-    let load = PlainLoad::start(
-        &[router.http()],
-        &bucket,
-        CLIENTS,
-        LoadPattern::OwnKeys,
-        Some(300.0),
-    );
+    let load = start_load(&router, &bucket, 300.0);
     for seat in 0..3 {
         load.wait_progress(50).await;
         region.terminate(seat).await;
@@ -50,13 +48,7 @@ async fn a_rolling_restart_fails_no_request() {
 #[tokio::test]
 async fn a_killed_node_fails_only_its_writes_in_flight() {
     let (mut region, router, bucket) = start().await;
-    let load = PlainLoad::start(
-        &[router.http()],
-        &bucket,
-        CLIENTS,
-        LoadPattern::OwnKeys,
-        Some(400.0),
-    );
+    let load = start_load(&router, &bucket, 400.0);
     for seat in 0..3 {
         region.wait_leaders_balanced().await;
         load.wait_progress(300).await;
@@ -128,10 +120,7 @@ async fn requests_go_directly_to_the_leader_of_their_shard() {
 async fn puts_at(admin: SocketAddr) -> u64 {
     let api = cloudkv_test_harness::ApiClient::new(admin);
     let page = api.get("/metrics").unchecked().await;
-    let puts = page.text().lines();
-    puts.filter(|line| line.starts_with("cloudkv_http_requests_total{class=\"put\""))
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
-        .sum()
+    sum_of_samples(page.text(), "cloudkv_http_requests_total", "class=\"put\"") as u64
 }
 
 #[tokio::test]

@@ -8,10 +8,8 @@
 
 use std::time::Duration;
 
-use cloudkv_test_harness::load::{LoadPattern, PlainLoad};
-use cloudkv_test_harness::region::MultiRegionCluster;
-use cloudkv_test_harness::{Bucket, HttpResponse, Router, eventually};
-use futures_util::future::join_all;
+use cloudkv_test_harness::load::PlainLoad;
+use cloudkv_test_harness::{RoutedRegions, eventually};
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 const REGIONS: [&str; 3] = ["eu", "us", "ap"];
@@ -20,96 +18,46 @@ const CLIENTS: usize = 64;
 const REQUESTS_PER_SECOND: f64 = 400.0;
 const KEY_COUNT: u64 = 64;
 
-struct Fixture {
-    world: MultiRegionCluster,
-    router: Router,
-    bucket: Bucket,
+async fn start() -> (RoutedRegions, PlainLoad) {
+    let regions = RoutedRegions::start(&REGIONS, 1, KEY_COUNT).await;
+    let load = regions.load(CLIENTS, REQUESTS_PER_SECOND);
+    (regions, load)
 }
 
-impl Fixture {
-    async fn start() -> Self {
-        let world = MultiRegionCluster::start(&REGIONS, 1, 3).await;
-        let seeds: Vec<_> = (0..3).map(|seat| world.seat(seat).rpc()).collect();
-        let router = Router::start_with(&seeds, &["--region", REGIONS[0]]).await;
-        let bucket = world.api(0).create_bucket_with(&[("plan", "pro")]).await;
-        let fixture = Self {
-            world,
-            router,
-            bucket,
-        };
-        let puts = (0..KEY_COUNT).map(async |key| {
-            let path = fixture.bucket.key_path(&key.to_string());
-            fixture
-                .world
-                .api(0)
-                .put(&path, "v")
-                .await
-                .assert_status(200);
-        });
-        join_all(puts).await;
-        fixture.world.wait_bucket_converged(&fixture.bucket).await;
-        for region in 0..3 {
-            fixture.wait_served(region).await;
-        }
-        fixture
-    }
-
-    fn load(&self) -> PlainLoad {
-        let (to, work) = ([self.router.http()], LoadPattern::AllKeys(KEY_COUNT));
-        PlainLoad::start(&to, &self.bucket, CLIENTS, work, Some(REQUESTS_PER_SECOND))
-    }
-
-    async fn get(&self, host: &str) -> Option<HttpResponse> {
-        let path = self.bucket.key_path("0");
-        let call = self.router.api().get(&path).header("host", host);
-        call.try_send().await.ok()
-    }
-
-    /// Returns the region that currently answers to the global name.
-    async fn current_region(&self) -> Option<String> {
-        let answer = self.get("api.cloudkv.io").await?;
-        (answer.status == 200).then(|| answer.header("x-cloudkv-region").to_owned())
-    }
-
-    /// Waits until a region is served under its own name.
-    async fn wait_served(&self, region: usize) {
-        let name = REGIONS[region];
-        eventually(&format!("{name} is served"), STATE_TIMEOUT, async || {
-            let answer = self.get(&format!("api.{name}.cloudkv.io")).await?;
-            (answer.status == 200).then_some(())
+async fn wait_refused(regions: &RoutedRegions, region: usize) {
+    let what = format!("{} is refused", REGIONS[region]);
+    eventually(&what, STATE_TIMEOUT, async || {
+        let answer = regions.get_from(region).await?;
+        (answer.status == 503).then(|| {
+            answer.assert_error(503, "unavailable");
+            assert_eq!(answer.header("retry-after"), "1");
         })
-        .await;
-    }
+    })
+    .await;
+}
 
-    async fn wait_refused(&self, region: usize) {
-        let name = REGIONS[region];
-        eventually(&format!("{name} is refused"), STATE_TIMEOUT, async || {
-            let answer = self.get(&format!("api.{name}.cloudkv.io")).await?;
-            (answer.status == 503).then(|| {
-                answer.assert_error(503, "unavailable");
-                assert_eq!(answer.header("retry-after"), "1");
-            })
-        })
-        .await;
-    }
+/// Restarts a region's node, and waits until the region is served again.
+async fn restart(regions: &mut RoutedRegions, region: usize) {
+    regions.cluster.restart(region).await;
+    regions.cluster.wait_serving(region).await;
+    regions.wait_served(region).await;
 }
 
 #[tokio::test]
 async fn a_killed_node_fails_only_its_writes_in_flight() {
-    let mut fixture = Fixture::start().await;
-    let load = fixture.load();
+    let (mut regions, load) = start().await;
     let mut failovers = 0;
     for (region, name) in REGIONS.into_iter().enumerate() {
         load.wait_progress(200).await;
         let before = load.errors();
-        let current = fixture.current_region().await.unwrap();
-        fixture.world.kill(region);
-        fixture.wait_refused(region).await;
+        let current = regions.global_region().await.unwrap();
+        regions.cluster.kill(region);
+        wait_refused(&regions, region).await;
         load.wait_progress(400).await;
         let failed = load.errors() - before;
         let max_failed = if current == name {
             // The global name fails over to another region, until that fails, too.
-            let next = fixture.current_region().await.unwrap();
+            let next = regions.global_region().await.unwrap();
             assert_ne!(next, current);
             failovers += 1;
             CLIENTS as u64
@@ -117,9 +65,7 @@ async fn a_killed_node_fails_only_its_writes_in_flight() {
             0
         };
         assert!(failed <= max_failed, "{failed} errors by {name}");
-        fixture.world.restart(region).await;
-        fixture.world.wait_serving(region).await;
-        fixture.wait_served(region).await;
+        restart(&mut regions, region).await;
     }
     let outcome = load.stop().await;
     assert_eq!(
@@ -129,33 +75,30 @@ async fn a_killed_node_fails_only_its_writes_in_flight() {
     );
     assert_eq!(outcome.retries, 0, "the router closed connections");
     assert!(failovers > 0, "the global name has not failed over");
-    let detours = fixture.router.metric("cloudkv_router_detours_total").await;
+    let detours = regions.router.metric("cloudkv_router_detours_total").await;
     assert!(detours > 0.0, "no fault affected a request");
-    fixture.world.wait_bucket_converged(&fixture.bucket).await;
+    regions.cluster.wait_bucket_converged(&regions.bucket).await;
 }
 
 #[tokio::test]
 async fn a_rolling_restart_of_all_regions_fails_no_request() {
-    let mut fixture = Fixture::start().await;
-    let load = fixture.load();
+    let (mut regions, load) = start().await;
     let mut failovers = 0;
     for (region, name) in REGIONS.into_iter().enumerate() {
         load.wait_progress(100).await;
-        let current = fixture.current_region().await.unwrap();
-        fixture.world.terminate(region).await;
+        let current = regions.global_region().await.unwrap();
+        regions.cluster.terminate(region).await;
         load.wait_progress(100).await;
         if current == name {
-            assert_ne!(fixture.current_region().await.unwrap(), current);
+            assert_ne!(regions.global_region().await.unwrap(), current);
             failovers += 1;
         }
-        fixture.world.restart(region).await;
-        fixture.world.wait_serving(region).await;
-        fixture.wait_served(region).await;
+        restart(&mut regions, region).await;
     }
     load.wait_progress(100).await;
     let outcome = load.stop().await;
     assert_eq!(outcome.errors, 0, "{:?}", outcome.first_errors);
     assert_eq!(outcome.retries, 0, "the router closed connections");
     assert!(failovers > 0, "the global name has not failed over");
-    fixture.world.wait_bucket_converged(&fixture.bucket).await;
+    regions.cluster.wait_bucket_converged(&regions.bucket).await;
 }

@@ -14,7 +14,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use sha2::{Digest, Sha256};
 
-use super::error_response;
+use super::errors::error_response;
 use crate::config::Secret;
 
 /// Authentication of requests. It keeps the token's hash: the time to compare hashes reveals

@@ -28,7 +28,7 @@ impl fmt::Display for SettingSource {
 }
 
 /// Error of the settings. The process should print it and exit with
-/// [`EXIT_CODE`](Self::EXIT_CODE).
+/// [`EXIT_USAGE`](crate::process::EXIT_USAGE).
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Command line that can't be parsed.
@@ -97,11 +97,6 @@ pub enum ConfigError {
         /// Error of the parser, with its position.
         source: Box<toml::de::Error>,
     },
-}
-
-impl ConfigError {
-    /// Exit code of a process with invalid settings, the usual one for wrong usage.
-    pub const EXIT_CODE: u8 = 2;
 }
 
 /// Returns the parser's message without its prefix "error: ", which the program prints itself.

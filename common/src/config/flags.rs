@@ -7,8 +7,9 @@ use clap::{Arg, ArgMatches, Args, FromArgMatches};
 
 use super::error::ConfigError;
 use super::kinds::Describe;
+use super::setting::Setting;
 use super::simple_kinds::Switch;
-use super::table::{Setting, Settings};
+use super::table::Settings;
 
 /// Settings given as flags.
 pub struct Flags<S>(pub Vec<(&'static Setting, String)>, PhantomData<S>);

@@ -49,8 +49,8 @@ impl Describe for NodeName {
     }
     fn expected(&self) -> String {
         format!(
-            "1 to {MAX_NODE_NAME_BYTES} letters, digits, dots, dashes and underscores, not digits alone, \
-             as in eu-1"
+            "1 to {MAX_NODE_NAME_BYTES} letters, digits, dots, dashes and underscores, not digits \
+             alone, as in eu-1"
         )
     }
 }

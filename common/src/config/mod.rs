@@ -10,26 +10,34 @@
 //! what is expected. Nothing here reads global state of the process but the configuration file:
 //! arguments and variables are parameters, so that tests can pass any.
 
+mod checks;
 mod error;
 mod flags;
 mod hosts;
 mod kinds;
+mod load;
 mod networks;
 mod print;
+mod setting;
 mod simple_kinds;
 mod sources;
 mod table;
 mod values;
 
+pub use checks::{check_admin_token, check_distinct_addresses};
 pub use error::{ConfigError, SettingSource};
 pub use flags::{Flags, help_or_error};
 pub use hosts::{AddressOverrides, HostPort, HostPorts, NodeName};
 pub use kinds::{Describe, Kind, ListenAddress, Number, Optional, TimeSpan, TimeSpanOrOff};
+pub use load::{load_settings, read_sources};
 pub use networks::Networks;
 pub use print::to_toml;
+pub use setting::Setting;
 pub use simple_kinds::{
     DirectoryPath, FilePath, LogFormatKind, LogLevels, RegionNameKind, SecretToken, Switch,
 };
 pub use sources::SettingSources;
-pub use table::{Setting, Settings};
-pub use values::{AdminTarget, Kib, LogFormat, Mib, RegionName, Secret};
+pub use table::Settings;
+pub use values::{AdminTarget, Kib, Mib, RegionName, Secret};
+
+pub use crate::telemetry::logs::LogFormat;

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::table::{Setting, Settings};
+use super::setting::Setting;
+use super::table::Settings;
 
 /// Formats the settings in effect as TOML with their documentation. Reading it gives the same
 /// settings, except for secrets, which are never printed.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::kinds::{Describe, Kind};
-use super::values::{LogFormat, RegionName, Secret};
-use crate::telemetry::logs;
+use super::values::{RegionName, Secret};
+use crate::telemetry::logs::{self, LogFormat};
 
 /// Implements the description of a kind without parameters.
 macro_rules! describe {

@@ -6,13 +6,10 @@ use std::path::PathBuf;
 
 use super::error::{ConfigError, SettingSource};
 use super::kinds::Kind;
-use super::table::Setting;
-
-/// Prefix of all variables.
-pub(super) const PREFIX: &str = "CLOUDKV_";
+use super::setting::{Setting, VARIABLE_PREFIX};
 
 /// Variable that names the configuration file.
-pub(super) const FILE_VARIABLE: &str = "CLOUDKV_CONFIG";
+const FILE_VARIABLE: &str = "CLOUDKV_CONFIG";
 
 /// Texts by setting, each from the source that takes precedence.
 pub struct SettingSources {
@@ -30,7 +27,7 @@ impl SettingSources {
     }
 
     /// Adds the flags, which override everything.
-    pub fn add_flags(&mut self, flags: Vec<(&'static Setting, String)>) {
+    pub(super) fn add_flags(&mut self, flags: Vec<(&'static Setting, String)>) {
         for (setting, text) in flags {
             let origin = SettingSource::Flag(format!("--{}", setting.flag()));
             self.texts.insert(setting.name, (text, origin));
@@ -51,7 +48,10 @@ impl SettingSources {
     ) -> Result<Option<PathBuf>, ConfigError> {
         let mut file = None;
         for (name, value) in variables {
-            let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
+            let Some(name) = name
+                .to_str()
+                .filter(|name| name.starts_with(VARIABLE_PREFIX))
+            else {
                 continue;
             };
             if value.is_empty() {
@@ -80,7 +80,7 @@ impl SettingSources {
     /// # Errors
     /// Fails if it can't be read, isn't TOML, or has a section, an unknown setting or a value of a
     /// wrong type.
-    pub fn add_file(&mut self, path: Option<PathBuf>) -> Result<(), ConfigError> {
+    pub(super) fn add_file(&mut self, path: Option<PathBuf>) -> Result<(), ConfigError> {
         let Some(path) = path else { return Ok(()) };
         let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable {
             path: path.clone(),

@@ -69,25 +69,6 @@ impl fmt::Display for RegionName {
     }
 }
 
-/// Format of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text for people.
-    Text,
-    /// One JSON object per line, for log collectors.
-    Json,
-}
-
-impl LogFormat {
-    /// Returns the name in the settings.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        }
-    }
-}
-
 /// Text that is never written to a log, a message or the printed configuration.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -110,7 +91,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Address of a node's admin port: `host:port`.
+/// Address of an admin port: `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminTarget(String);
 
@@ -122,13 +103,8 @@ impl AdminTarget {
             .strip_prefix("http://")
             .unwrap_or(text)
             .trim_end_matches('/');
-        if let Ok(mut address) = SocketAddr::from_str(authority) {
-            match address.ip() {
-                IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-                IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-                IpAddr::V4(_) | IpAddr::V6(_) => {}
-            }
-            return Some(Self(address.to_string()));
+        if let Ok(address) = SocketAddr::from_str(authority) {
+            return Some(address.into());
         }
         let (host, port) = authority.rsplit_once(':')?;
         let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
@@ -139,6 +115,18 @@ impl AdminTarget {
     /// Returns `host:port`, as connections and the `Host` header need it.
     pub fn authority(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<SocketAddr> for AdminTarget {
+    /// Returns the address at which a port that listens on `address` is reached from its machine.
+    fn from(mut address: SocketAddr) -> Self {
+        match address.ip() {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            IpAddr::V4(_) | IpAddr::V6(_) => {}
+        }
+        Self(address.to_string())
     }
 }
 

@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 
 use arc_swap::ArcSwap;
-use cloudkv_proto::tls::Tls;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::server::conn::state::{ConnectionState, Directive};
+use crate::transport::tls::Tls;
 
 /// First byte of every TLS connection: the record type of a handshake (RFC 8446, 5.1). No method of
 /// HTTP begins with it.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName};
 
-use crate::network::Network;
+use ipnet::IpNet;
 
 /// Header with the addresses that a request passed, the client's first: each proxy appends the one
 /// that it got the request from.
@@ -25,9 +25,9 @@ pub fn client_address(
     peer: IpAddr,
     is_router: bool,
     headers: &HeaderMap,
-    trusted: &[Network],
+    trusted: &[IpNet],
 ) -> IpAddr {
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(*address));
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut client = peer.to_canonical();
     let mut may_forward = is_router || is_trusted(&client);
     let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();

@@ -6,7 +6,6 @@
 
 mod client_addresses;
 mod conn;
-pub mod cors;
 mod encryption;
 pub mod forwarded;
 mod handler;

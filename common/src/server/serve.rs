@@ -203,7 +203,7 @@ impl<A: RequestHandler> HttpServer<A> {
         if settings
             .trusted_proxies
             .iter()
-            .any(|it| it.contains(peer.ip()))
+            .any(|it| it.contains(&peer.ip().to_canonical()))
         {
             if is_full {
                 evict_any()?;

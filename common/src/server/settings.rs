@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::network::Network;
 use crate::server::client_addresses::ClientAddress;
 use crate::server::memory_budget::MemoryBudget;
+use ipnet::IpNet;
 
 /// Limits and timeouts of the public port. The defaults suit a node of a few gigabytes.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct HttpSettings {
     /// Maximum number of requests of one address that are under way.
     pub max_address_requests: usize,
     /// Proxies whose forwarding headers are trusted: they aren't limited as addresses are.
-    pub trusted_proxies: Arc<[Network]>,
+    pub trusted_proxies: Arc<[IpNet]>,
     /// Value of `X-CloudKV-Router` by which routers of the cluster on this machine are recognized,
     /// where they have no certificates.
     pub router_token: Option<HeaderValue>,

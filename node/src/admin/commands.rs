@@ -1,27 +1,18 @@
 //! The commands of `cloudkv-node admin`.
 
-use std::io::Write;
-use std::time::{Duration, Instant};
-
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::client::{self, AdminCallError, get};
 use super::decommission::{self, change_path};
-use super::nodes::{ChangeBody, NodeChange};
-use super::operations::{LimitsBody, PlanBody};
+use super::node_change::{ChangeBody, NodeChange};
+use super::output::{Output, print};
+use super::plans::{LimitsBody, PlanBody};
 use super::render::render;
+use super::requests::{fetch, fetch_status_with_retries, submit_change, success_body};
 use super::status;
 use crate::config::{AdminAction, AdminCall, LimitFlags, PlanAction, RegionName};
 use crate::types::{BucketId, Plan};
-
-/// Time for a node that has just started to answer with its status.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// Interval between retries of a starting node.
-const RETRY_INTERVAL: Duration = Duration::from_millis(200);
-
-/// Output of a command.
-pub(super) type Output<'a> = &'a mut (dyn Write + Send);
 
 /// Carries out a command, and prints its result to `out`. An error means exit code 1.
 pub async fn execute(call: &AdminCall, out: Output<'_>) -> Result<(), AdminCallError> {
@@ -47,12 +38,6 @@ pub async fn execute(call: &AdminCall, out: Output<'_>) -> Result<(), AdminCallE
         AdminAction::Verify { json } => verify(call, *json).await,
     };
     print(out, &text?)
-}
-
-/// Prints a text and flushes it.
-pub(super) fn print(out: Output<'_>, text: &str) -> Result<(), AdminCallError> {
-    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    printed.map_err(AdminCallError::Print)
 }
 
 /// Returns an error with the reasons if the node isn't ready.
@@ -164,67 +149,4 @@ async fn verify(call: &AdminCall, json: bool) -> Result<String, AdminCallError> 
         (true, _) => Err(AdminCallError::RegionsDiffer { text }),
         (false, true) => Err(AdminCallError::Undecided { text }),
     }
-}
-
-/// Sends a GET request, and returns the JSON of a successful response.
-pub(super) async fn fetch(call: &AdminCall, path: &str) -> Result<Value, AdminCallError> {
-    success_body(call, get(&call.target, path, call.token.as_ref()).await?)
-}
-
-/// Gets the status of a node that has started. Returns an error before that, since the node has no
-/// status yet.
-pub(super) async fn fetch_status(call: &AdminCall) -> Result<Value, AdminCallError> {
-    let status = fetch(call, "/status").await?;
-    match status["starting"].as_str() {
-        None => Ok(status),
-        Some(waiting_for) => Err(AdminCallError::Refused {
-            target: call.target.clone(),
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            message: format!("the node is starting, and waits for {waiting_for}"),
-        }),
-    }
-}
-
-/// Gets the status, and retries for a while if the node has none yet.
-async fn fetch_status_with_retries(call: &AdminCall) -> Result<Value, AdminCallError> {
-    let deadline = Instant::now() + START_TIMEOUT;
-    loop {
-        match fetch_status(call).await {
-            Err(AdminCallError::Refused { status, .. })
-                if status == StatusCode::SERVICE_UNAVAILABLE && Instant::now() < deadline =>
-            {
-                tokio::time::sleep(RETRY_INTERVAL).await;
-            }
-            outcome => return outcome,
-        }
-    }
-}
-
-/// Sends a change, and returns the JSON of a successful response.
-pub(super) async fn submit_change(
-    call: &AdminCall,
-    method: Method,
-    path: &str,
-    body: &Value,
-) -> Result<Value, AdminCallError> {
-    let token = call.token.as_ref();
-    success_body(
-        call,
-        client::send_change(&call.target, method, path, token, body).await?,
-    )
-}
-
-fn success_body(
-    call: &AdminCall,
-    (status, body): (StatusCode, Value),
-) -> Result<Value, AdminCallError> {
-    if status.is_success() {
-        return Ok(body);
-    }
-    let message = body["message"].as_str().unwrap_or("no message").to_owned();
-    Err(AdminCallError::Refused {
-        target: call.target.clone(),
-        status,
-        message,
-    })
 }

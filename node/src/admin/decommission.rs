@@ -6,8 +6,9 @@ use hyper::Method;
 use serde_json::json;
 
 use super::client::AdminCallError;
-use super::commands::{Output, fetch, print, submit_change};
-use super::nodes::{ChangeBody, DecommissionReport, NodeChange};
+use super::node_change::{ChangeBody, DecommissionReport, NodeChange};
+use super::output::{Output, print};
+use super::requests::{fetch, submit_change};
 use crate::config::AdminCall;
 
 /// Interval at which the progress is polled.

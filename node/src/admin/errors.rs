@@ -4,6 +4,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::raft::NodeId;
 use crate::service::{DirectoryError, PlanError};
 use cloudkv_common::admin::error_response;
 
@@ -48,7 +49,6 @@ impl IntoResponse for OperationError {
             Self::Plan(PlanError::NoChange | PlanError::OutOfBounds { .. }) => {
                 (StatusCode::BAD_REQUEST, "invalid_limit")
             }
-            Self::Plan(PlanError::OldNodes(_)) => (StatusCode::CONFLICT, "refused"),
             Self::Plan(PlanError::Directory(error)) => return directory_response(error),
         };
         error_response(status, code, &self.to_string())
@@ -96,5 +96,103 @@ fn directory_response(error: &DirectoryError) -> Response {
                 "the node's log says why",
             )
         }
+    }
+}
+
+/// Reason for which a node isn't changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NodeError {
+    /// No node has that number, name or address.
+    #[error("node {0} is unknown: `cloudkv-node admin status` lists those that are known")]
+    Unknown(String),
+    /// Several nodes have the name.
+    #[error(
+        "{name} may be any of these: {}; name one by its rpc address or its number",
+        nodes.join(", ")
+    )]
+    Ambiguous {
+        /// The requested name.
+        name: String,
+        /// The matching nodes, with addresses and numbers.
+        nodes: Vec<String>,
+    },
+    /// The node to be replaced isn't lost.
+    #[error(
+        "node {0} is alive, and only a lost node can be replaced: use decommission, or stop it"
+    )]
+    StillAlive(String),
+    /// The region would survive less without the node, and that wasn't confirmed.
+    #[error(
+        "without node {name}, region {region} survives {without}; with it: {now}. If that is \
+         intended, confirm it (--yes); else let another node join first"
+    )]
+    Unconfirmed {
+        /// The node.
+        name: String,
+        /// The region of the node.
+        region: String,
+        /// Losses that the region survives with the node.
+        now: String,
+        /// Losses that the region survives without the node.
+        without: String,
+    },
+    /// The change isn't possible in the current state.
+    #[error("{0}")]
+    Refused(String),
+    /// The outcome can't be determined now.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl IntoResponse for NodeError {
+    fn into_response(self) -> Response {
+        let (status, code) = match self {
+            Self::Unknown(_) => (StatusCode::NOT_FOUND, "no_such_node"),
+            Self::Ambiguous { .. } => (StatusCode::CONFLICT, "ambiguous_node"),
+            Self::Unconfirmed { .. } => (StatusCode::CONFLICT, "confirm_required"),
+            Self::StillAlive(_) | Self::Refused(_) => (StatusCode::CONFLICT, "refused"),
+            Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        };
+        error_response(status, code, &self.to_string())
+    }
+}
+
+/// Reason for which a region isn't removed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegionError {
+    /// No region has that name.
+    #[error(
+        "no region has the name {0:?}: it was removed already, or never existed; `cloudkv-node \
+         admin status` lists the known ones"
+    )]
+    Unknown(String),
+    /// A node of the region isn't lost.
+    #[error(
+        "node {node} of region {region} is alive, and only a region without reachable nodes can be \
+         removed: stop its nodes for good. Writes that it hasn't sent by then are lost: see \
+         `behind` in the status of its nodes first"
+    )]
+    StillAlive {
+        /// The region.
+        region: String,
+        /// Number of the node.
+        node: NodeId,
+    },
+    /// The metadata refused the removal.
+    #[error("{0}")]
+    Refused(String),
+    /// The outcome can't be determined now.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl IntoResponse for RegionError {
+    fn into_response(self) -> Response {
+        let (status, code) = match self {
+            Self::Unknown(_) => (StatusCode::NOT_FOUND, "no_such_region"),
+            Self::StillAlive { .. } | Self::Refused(_) => (StatusCode::CONFLICT, "refused"),
+            Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        };
+        error_response(status, code, &self.to_string())
     }
 }

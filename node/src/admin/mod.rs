@@ -5,14 +5,20 @@
 
 mod client;
 mod commands;
+mod context;
 mod decommission;
 mod errors;
+mod node_change;
 mod nodes;
 #[cfg(test)]
 mod nodes_tests;
 mod operations;
+mod operator;
+mod output;
+mod plans;
 mod regions;
 mod render;
+mod requests;
 mod routes;
 mod starting;
 mod status;
@@ -22,8 +28,10 @@ mod tests;
 
 pub use client::AdminCallError;
 pub use commands::execute;
-pub use nodes::{DecommissionReport, NamedNode, NodeChange, NodeError};
+pub use context::{AdminContext, AdminState};
+pub use errors::{NodeError, RegionError};
+pub use node_change::{DecommissionReport, NamedNode, NodeChange};
 pub use operations::Operations;
-pub use regions::RegionError;
-pub use routes::{AdminContext, AdminState, router};
+pub(crate) use operator::Operator;
+pub use routes::router;
 pub use starting::{AdminRouter, StartProgress, StartingNode};

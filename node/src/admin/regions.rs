@@ -5,61 +5,11 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use cloudkv_common::admin::error_response;
 use serde_json::{Value, json};
 
-use cloudkv_common::admin::error_response;
-
-use super::routes::AdminContext;
+use super::context::AdminContext;
 use crate::geo::{ComparisonVerdict, RegionComparison, VerifyError};
-use crate::raft::NodeId;
-
-/// Reason for which a region isn't removed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RegionError {
-    /// No region has that name.
-    #[error(
-        "no region has the name {0:?}: it was removed already, or never existed; `cloudkv-node \
-         admin status` lists the known ones"
-    )]
-    Unknown(String),
-    /// A node of the region isn't lost.
-    #[error(
-        "node {node} of region {region} is alive, and only a region without reachable nodes can be \
-         removed: stop its nodes for good. Writes that it hasn't sent by then are lost: see \
-         `behind` in the status of its nodes first"
-    )]
-    StillAlive {
-        /// The region.
-        region: String,
-        /// Number of the node.
-        node: NodeId,
-    },
-    /// Some nodes run a version that is too old.
-    #[error(
-        "nodes {0:?} are of a version that can't remove regions: upgrade them, and `admin replace` \
-         those that are lost"
-    )]
-    OldNodes(Vec<NodeId>),
-    /// The metadata refused the removal.
-    #[error("{0}")]
-    Refused(String),
-    /// The outcome can't be determined now.
-    #[error("{0}")]
-    Unavailable(String),
-}
-
-impl IntoResponse for RegionError {
-    fn into_response(self) -> Response {
-        let (status, code) = match self {
-            Self::Unknown(_) => (StatusCode::NOT_FOUND, "no_such_region"),
-            Self::StillAlive { .. } | Self::OldNodes(_) | Self::Refused(_) => {
-                (StatusCode::CONFLICT, "refused")
-            }
-            Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-        };
-        error_response(status, code, &self.to_string())
-    }
-}
 
 /// `DELETE /regions/{region}`
 pub(super) async fn remove(

@@ -1,43 +1,20 @@
 //! Routes of the admin port.
 
-use std::sync::Arc;
-
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, patch, post, put};
 use axum::{Json, Router, middleware};
 use cloudkv_common::admin::{
-    self, AdminAuth, Readiness, error_response, healthz, internal_error, method_not_allowed,
+    self, AdminAuth, error_response, healthz, internal_error, method_not_allowed,
 };
-use serde_json::Value;
 
-use super::nodes;
-use super::operations::{self, Operations};
-use super::regions;
+use super::context::AdminContext;
+use super::{nodes, plans, regions};
 use crate::config::Secret;
-
-/// State that the admin port needs of the node.
-pub trait AdminState: Send + Sync + 'static {
-    /// Readiness of the components that the node needs. Must not block.
-    fn readiness(&self) -> Readiness;
-    /// All metrics as Prometheus text. May block for a short while.
-    fn metrics(&self) -> String;
-    /// The node's status as JSON. May block for a short while.
-    fn status(&self) -> Value;
-}
 
 /// Maximum size of a change's body, in bytes.
 const MAX_BODY_BYTES: usize = 16 << 10;
-
-/// Access of the admin port to the node.
-#[derive(Clone)]
-pub struct AdminContext {
-    /// Source of status, metrics and readiness.
-    pub state: Arc<dyn AdminState>,
-    /// Operations that change the node or the cluster.
-    pub operations: Arc<dyn Operations>,
-}
 
 /// Builds the routes. Health and readiness need no token: their callers, such as container
 /// runtimes, often can't send one, and they reveal nothing that needs protection.
@@ -45,9 +22,9 @@ pub fn router(node: AdminContext, token: Option<&Secret>) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(metrics))
         .route("/status", get(status))
-        .route("/plans", get(operations::list_plans))
-        .route("/plans/{plan}", patch(operations::set_plan_limits))
-        .route("/buckets/{bucket}/plan", put(operations::set_bucket_plan))
+        .route("/plans", get(plans::list_plans))
+        .route("/plans/{plan}", patch(plans::set_plan_limits))
+        .route("/buckets/{bucket}/plan", put(plans::set_bucket_plan))
         .route(
             "/nodes/{node}/{change}",
             get(nodes::decommission_report).post(nodes::change),

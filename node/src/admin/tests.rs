@@ -309,7 +309,7 @@ async fn a_token_guards_everything_but_health_and_readiness() {
         "{right}"
     );
     assert!(
-        right.contains("content-type: text/plain; version=0.0.4"),
+        right.contains("content-type: application/openmetrics-text; version=1.0.0"),
         "{right}"
     );
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use crate::api::errors::ApiError;
-use crate::api::http::headers::{API_KEY, single};
+use crate::api::http::headers::API_KEY;
+use crate::api::http::request_headers::single;
 use crate::service::{Access, AccountId, Bucket, BucketId, Directory};
 
 /// Kind of access to a bucket's keys that a request needs.

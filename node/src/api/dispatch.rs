@@ -6,7 +6,6 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use cloudkv_common::server::request_id::{self, X_REQUEST_ID};
 use cloudkv_common::server::{
     ConnectionMetrics, HeadError, RequestBody, RequestHandler, RequestOrigin, check_head,
@@ -22,6 +21,7 @@ use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 use crate::api::http::cors;
 use crate::api::http::headers::{X_CLOUDKV_LAG, X_CLOUDKV_REGION};
+use crate::api::http::receive::IncomingBody;
 use crate::api::keys;
 use crate::api::metrics::{BodySizes, RequestClass};
 
@@ -49,17 +49,6 @@ impl RequestHandler for Api {
     fn connections(&self) -> &Arc<ConnectionMetrics> {
         &self.metrics.connections
     }
-}
-
-/// Body of a request.
-pub(crate) trait IncomingBody:
-    http_body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + Unpin + 'static
-{
-}
-
-impl<B> IncomingBody for B where
-    B: http_body::Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + Unpin + 'static
-{
 }
 
 impl Api {

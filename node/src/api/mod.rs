@@ -22,6 +22,7 @@ mod errors;
 mod http;
 mod keys;
 mod metrics;
+mod metrics_export;
 mod router_requests;
 mod routes;
 
@@ -36,7 +37,7 @@ pub(crate) use self::buckets::CreationSettings;
 pub(crate) use self::metrics::ApiMetrics;
 pub(crate) use cloudkv_common::server::HttpSettings;
 
-use cloudkv_common::network::Network;
+use ipnet::IpNet;
 
 use self::buckets::{BucketsState, CreationLimiter};
 use self::http::receive::BodyReader;
@@ -49,7 +50,7 @@ pub(crate) struct Api {
     replication_lag: ArcSwapOption<HeaderValue>,
     body_reader: Arc<BodyReader>,
     router: axum::Router,
-    trusted_proxies: Arc<[Network]>,
+    trusted_proxies: Arc<[IpNet]>,
     metrics: Arc<ApiMetrics>,
 }
 

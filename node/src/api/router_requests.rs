@@ -2,8 +2,8 @@
 //! framing.
 
 use bytes::Bytes;
-use cloudkv_common::rpc::headers::{read_headers, write_headers};
 use cloudkv_common::server::{Authoritative, RequestOrigin};
+use cloudkv_common::transport::headers::{read_headers, write_headers};
 use cloudkv_proto::v1 as pb;
 use http::{HeaderName, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};

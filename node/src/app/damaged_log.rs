@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::groups::StartError;
+use super::errors::StartError;
 use crate::cluster::{Identity, NodeList};
 use crate::store::{Cause, LogDataLoss, OpenError, StoreError};
 

@@ -5,11 +5,21 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
-use super::groups::NodeEndpoint;
+use super::errors::RunError;
 use super::ports::Ports;
-use super::run::RunError;
 use crate::config::Config;
 use crate::rpc::{Dialer, Tls, TlsError, TlsFiles, TlsRole, host_of};
+
+/// Addresses at which other nodes and routers reach this node, and the dialer to reach them.
+#[derive(Clone, Debug)]
+pub struct NodeEndpoint {
+    /// Advertised address of the rpc port.
+    pub rpc: String,
+    /// Advertised address of the public port.
+    pub http: String,
+    /// Dialer for connections to other nodes.
+    pub dialer: Dialer,
+}
 
 /// Resolves the endpoint: the advertised addresses, or those that the node listens on.
 pub(super) fn resolve_endpoint(config: &Config, ports: &Ports) -> Result<NodeEndpoint, RunError> {

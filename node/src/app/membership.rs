@@ -7,7 +7,8 @@ use cloudkv_proto::v1 as pb;
 use tokio_util::sync::CancellationToken;
 
 use super::damaged_log::with_advice;
-use super::groups::{NodeEndpoint, StartError};
+use super::endpoint::NodeEndpoint;
+use super::errors::StartError;
 use super::start_log;
 use crate::admin::StartProgress;
 use crate::cluster::{

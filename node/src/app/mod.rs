@@ -2,55 +2,61 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `membership` | opens the data directory, and joins the node to its cluster |
-//! | `groups` | opens the storage and starts the metadata and all shards |
-//! | `run` | serves until a stop is requested, then stops in order |
+//! | `run` | runs a node from the binding of its ports to its end |
+//! | `errors` | reasons for which a node can't start, or ends |
 //! | `threads` | the threads and their purposes |
 //! | `ports` | binds the ports |
-//! | `rpc_port` | decides whether the node listens for other nodes and routers |
+//! | `build` | builds the node |
 //! | `endpoint` | the node's advertised addresses and its certificates |
-//! | `dispatch` | dispatches the calls of other nodes |
-//! | `wiring` | connects the components to each other |
+//! | `membership` | opens the data directory, and joins the node to its cluster |
 //! | `damaged_log` | advice for a log that can't be read |
+//! | `components` | the components below the API |
+//! | `start` | starts them: opens the storage, starts the metadata and all shards |
+//! | `group_settings` | settings of the groups, and of the connections to other nodes |
+//! | `wiring` | connects the components to each other |
+//! | `node` | the node: its components, and what serving needs |
+//! | `public_api` | builds the public API from the configuration |
+//! | `admin_port` | serves the admin port, during the start and afterwards |
+//! | `status` | joins the modules' parts of status and metrics |
+//! | `rpc_port` | decides whether the node listens for other nodes and routers |
+//! | `serve` | serves users until a stop is requested |
+//! | `serving` | waits until the node can serve them, bootstraps a new cluster |
+//! | `tasks`, `cluster_tasks` | what runs beside serving |
 //! | `start_log` | log events of a start |
-//! | `event_log` | log events of changes around the node |
-//! | `node_list_writer` | saves the cluster's nodes, for when the log can't be read |
-//! | `maintenance` | clock, flushes and purges while it runs |
-//! | `log_budget` | bounds the log that is kept for members that lag |
-//! | `readiness` | whether this node can answer for all shards, and why not |
-//! | `status` | status and metrics of the admin port |
-//! | `snapshots` | its part about snapshots and the retained log |
-//! | `region_status` | its part about other regions |
-//! | `availability` | its part about groups that nobody serves |
-//! | `operator` | operations of the admin port |
-//! | `topology_publisher` | the topology that routers get |
+//! | `stop_signals` | signals that stop the parts of a node |
+//! | `drain` | stops the node part by part |
+//! | `stop` | ends its groups: leadership, failures, the end itself |
 
-mod availability;
+mod admin_port;
+mod build;
+mod cluster_tasks;
+mod components;
 mod damaged_log;
-mod dispatch;
+mod drain;
 mod endpoint;
-mod event_log;
-mod groups;
-mod log_budget;
-mod maintenance;
+mod errors;
+mod group_settings;
 mod membership;
-mod node_list_writer;
-mod operator;
+mod node;
 mod ports;
-mod readiness;
-mod region_status;
+mod public_api;
 mod rpc_port;
 mod run;
-mod snapshots;
+mod serve;
+mod serving;
+mod start;
 mod start_log;
 mod status;
+mod stop;
+mod stop_signals;
+mod tasks;
 mod threads;
-mod topology_publisher;
 mod wiring;
 
 pub use cloudkv_common::fd_limit::FdLimitError;
-pub use groups::{Groups, StartError};
-pub use run::{RunError, run};
+pub use components::Components;
+pub use errors::{RunError, StartError};
+pub use run::run;
 
 /// Sets the umask so that all files that this process creates are accessible only to its user. Call
 /// it before any thread creates files.

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::run::RunError;
+use super::errors::RunError;
 use crate::api::{Api, HttpSettings};
 use crate::cluster::replace_file;
 use crate::config::Config;

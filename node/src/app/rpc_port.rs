@@ -6,17 +6,19 @@
 
 use std::sync::Arc;
 
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::groups::Groups;
+use super::node::Node;
 use super::ports::bind_rpc;
+use crate::cluster::LocalGroups;
 use crate::config::Config;
 use crate::meta::NodeState;
 use crate::rpc::{self, RpcServerContext};
 
 /// Returns whether the cluster has other nodes: those that admitted this one, or those in the
 /// metadata.
-pub(super) fn has_other_nodes(groups: &Groups) -> bool {
+pub(super) fn has_other_nodes(groups: &LocalGroups) -> bool {
     let me = groups.identity.node_id;
     let topology = groups.catalog.topology();
     let mut nodes = topology.nodes().iter();
@@ -42,10 +44,22 @@ pub(super) fn log_access(config: &Config, is_listening: bool) {
     }
 }
 
+/// Serves other nodes and routers on `listener`; without one, as soon as there are other nodes.
+pub(super) fn serve(node: &Node, listener: Option<TcpListener>, context: RpcServerContext) {
+    let stop = node.stop.admin.clone();
+    if let Some(listener) = listener {
+        node.tasks.spawn(rpc::serve(listener, context, stop));
+    } else {
+        let (groups, config) = (node.components.groups.clone(), node.config.clone());
+        node.tasks
+            .spawn(serve_when_needed(groups, config, context, stop));
+    }
+}
+
 /// Serves other nodes once the metadata names one: the last entries of the log may do so some time
 /// after the start.
-pub(super) async fn serve_when_needed(
-    groups: Arc<Groups>,
+async fn serve_when_needed(
+    groups: Arc<LocalGroups>,
     config: Arc<Config>,
     handlers: RpcServerContext,
     stop: CancellationToken,

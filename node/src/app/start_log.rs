@@ -1,12 +1,13 @@
 //! Log events of a start: version, resources, addresses and progress.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::net::SocketAddr;
+use std::time::{Instant, SystemTime};
 
-use super::groups::{Groups, NodeEndpoint};
+use super::endpoint::NodeEndpoint;
 use super::ports::Ports;
-use crate::cluster::Identity;
+use crate::cluster::{Identity, ReadinessProbe};
 use crate::config::Config;
-use crate::meta::NodeState;
+use crate::event_log::format_seconds;
 
 /// Logs the process, its resources, and the addresses that it listens on.
 pub(super) fn log_process(config: &Config, ports: &Ports) {
@@ -66,15 +67,19 @@ pub(super) fn log_data_directory(config: &Config, identity: &Identity, is_new: b
     }
 }
 
-/// Logs that the node serves users.
-pub(super) fn log_serving(groups: &Groups, http: std::net::SocketAddr, started_at: Instant) {
-    let region = &groups.identity.region;
+/// Logs that the node serves users of a region.
+pub(super) fn log_serving(
+    probe: &ReadinessProbe,
+    region: &str,
+    http: SocketAddr,
+    started_at: Instant,
+) {
     let after = format_seconds(started_at.elapsed());
-    if groups.serves_keys() {
+    if probe.serves_keys() {
         tracing::info!(%http, region, after, "serving");
         return;
     }
-    let readiness = groups.readiness();
+    let readiness = probe.check();
     let blocked = readiness.components.iter();
     let blocked = blocked.filter_map(|part| Some((&part.name, part.waiting_for.as_ref()?)));
     let waits_for: Vec<String> = blocked
@@ -85,32 +90,4 @@ pub(super) fn log_serving(groups: &Groups, http: std::net::SocketAddr, started_a
         %http, region, after, waits_for,
         "serving but not ready: requests for some keys are answered 503"
     );
-}
-
-/// Logs that the node is ready for the first time.
-pub(super) fn log_ready(groups: &Groups, started_at: Instant) {
-    let topology = groups.catalog.topology();
-    let nodes = topology.nodes().iter();
-    let nodes = nodes
-        .filter(|node| node.state != NodeState::Removed)
-        .count();
-    let regions: Vec<&str> = topology.region_names().map(|(_, name)| name).collect();
-    let led_shards = groups.shards.iter().filter(|shard| shard.is_leading());
-    let leads: Vec<String> = led_shards
-        .map(|shard| shard.group().id().to_string())
-        .collect();
-    tracing::info!(
-        after = format_seconds(started_at.elapsed()),
-        cluster = groups.identity.cluster_id,
-        nodes,
-        regions = regions.join(", "),
-        leads = leads.join(", "),
-        metadata = %groups.metadata_state(),
-        "ready"
-    );
-}
-
-/// Formats a duration in seconds.
-pub(super) fn format_seconds(time: Duration) -> String {
-    format!("{:.1} s", time.as_secs_f64())
 }

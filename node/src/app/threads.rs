@@ -3,7 +3,7 @@
 use cloudkv_common::server::Workers;
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use super::run::RunError;
+use super::errors::RunError;
 use crate::config::Config;
 use crate::rpc::RpcRuntimes;
 

@@ -1,61 +1,96 @@
-//! Wiring of the node's components: replication, handlers of calls, and the proposal of the
-//! cluster's own commands.
+//! Wiring of the node's components: the service, the replication between regions, and the handlers
+//! of calls.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cloudkv_proto::v1 as pb;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::dispatch::Handlers;
-use super::groups::{Groups, MAX_MESSAGE_BYTES};
-use super::topology_publisher::TopologyPublisher;
+use super::components::Components;
 use crate::api::Api;
-use crate::cluster::{Admission, MetadataProposer, ProposalError, Refresher};
+use crate::calls::CallHandlers;
+use crate::cluster::{Admission, TopologyPublisher};
+use crate::config::Config;
 use crate::geo::GeoReplication;
-use crate::meta::{self, CommandRefusal, NodeRefusal};
-use crate::rpc::{RpcRuntimes, RpcServerContext, StreamDrain};
-use crate::service::Service;
+use crate::service::{Directory, DirectorySettings, Keyspace, MetadataClient, Service, Shards};
+
+impl Components {
+    /// Builds the service that the API calls.
+    pub fn build_service(&self, config: &Config) -> Service {
+        let groups = &self.groups;
+        let peers = &groups.peers;
+        let queue_bytes = config.held_requests_mib.bytes();
+        let timeout = config.request_timeout;
+        let shards = Shards::new(groups.shards.clone(), peers.clone(), queue_bytes, timeout);
+        let keyspace = Keyspace::new(shards.clone(), timeout, config.session_wait);
+        let settings = DirectorySettings {
+            region: groups.identity.region_number,
+            self_service: config.plans_self_service,
+            max_accounts: config.max_accounts,
+            max_buckets: config.max_buckets,
+            stats_interval: config.stats_interval,
+            account_idle_ttl: config.account_idle_ttl.unwrap_or(Duration::ZERO),
+        };
+        let clock = groups.clock.clone();
+        let metadata =
+            MetadataClient::new(groups.meta.clone(), peers.clone(), clock.clone(), timeout);
+        let directory = Directory::new(
+            metadata,
+            groups.catalog.clone(),
+            shards,
+            clock,
+            settings,
+            self.metadata_gate.clone(),
+        );
+        Service {
+            keyspace,
+            directory,
+        }
+    }
+}
 
 /// Builds the replication to and from other regions.
-pub(super) fn build_replication(groups: &Groups, service: &Service) -> GeoReplication {
-    let identity = &groups.identity;
+pub(super) fn build_replication(components: &Components, service: &Service) -> GeoReplication {
+    let groups = &components.groups;
     GeoReplication {
         local: pb::Peer {
-            region: identity.region_number,
-            incarnation: identity.incarnation,
+            region: groups.identity.region_number,
+            incarnation: groups.identity.incarnation,
         },
-        shards: groups.shards.iter().cloned().collect(),
+        shards: groups.shards.clone(),
         catalog: groups.catalog.clone(),
         peers: groups.peers.clone(),
         failure_detector: groups.failure_detector.clone(),
         clock: groups.clock.clone(),
-        status: groups.replication_status.clone(),
-        propose: metadata_proposer(service),
-        retention_budget: groups.retention_budget.clone(),
-        background: groups.background.clone(),
+        status: components.replication_status.clone(),
+        propose: service.directory.metadata().proposer(),
+        retention_budget: components.retention_budget.clone(),
+        background: components.background.clone(),
         digest_permit: Arc::new(Semaphore::new(1)),
     }
 }
 
-/// Builds the handlers of other nodes' calls.
-pub(super) fn build_rpc_handlers(
-    groups: &Arc<Groups>,
+/// Builds the handlers of the calls of other nodes and routers. `stop` is cancelled when a stop is
+/// requested.
+pub(super) fn build_call_handlers(
+    components: &Components,
     service: &Service,
     (geo, api): (Arc<GeoReplication>, Arc<Api>),
-    runtimes: RpcRuntimes,
     stop: &CancellationToken,
-) -> RpcServerContext {
-    let identity = &groups.identity;
+) -> CallHandlers {
+    let groups = &components.groups;
+    let metadata = service.directory.metadata();
     let admission = Admission {
-        identity: identity.clone(),
+        identity: groups.identity.clone(),
         catalog: groups.catalog.clone(),
-        propose: metadata_proposer(service),
-        refresh: metadata_refresher(service),
+        propose: metadata.proposer(),
+        refresh: metadata.refresher(),
     };
-    let handlers = Handlers {
+    CallHandlers {
         members: groups.members(),
-        failure_detector: groups.failure_detector.clone(),
+        disk_space: components.disk_space.clone(),
         service: service.clone(),
         geo,
         admission: Arc::new(admission),
@@ -64,62 +99,6 @@ pub(super) fn build_rpc_handlers(
             stop: stop.clone(),
         },
         api,
-    };
-    RpcServerContext {
-        identity: pb::IdentifyResponse {
-            cluster_id: identity.cluster_id.clone(),
-            node_id: identity.node_id,
-            region: identity.region.clone(),
-            shards: u32::from(identity.shards),
-            level: meta::MAX_FEATURE_LEVEL,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            removed: false,
-            nodes: Vec::new(),
-        },
-        handler: Arc::new(handlers),
-        runtimes,
-        message_bytes: MAX_MESSAGE_BYTES,
-        drain: StreamDrain::default(),
-        peers: groups.peers.clone(),
-        tls: groups.endpoint.dialer.tls(),
+        groups: groups.clone(),
     }
-}
-
-/// Builds the function that lets the metadata catch up with its leader.
-fn metadata_refresher(service: &Service) -> Refresher {
-    let directory = service.directory.clone();
-    Arc::new(move || {
-        let metadata = directory.metadata().clone();
-        Box::pin(async move { metadata.barrier().await.is_ok() })
-    })
-}
-
-/// Builds the function that proposes the cluster's own commands, in the same way as all others.
-pub(super) fn metadata_proposer(service: &Service) -> MetadataProposer {
-    let directory = service.directory.clone();
-    Arc::new(move |command| {
-        let metadata = directory.metadata().clone();
-        Box::pin(async move {
-            match metadata.propose(command).await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(refusal)) => {
-                    // The node with that address may be lost, and soon be replaced.
-                    let is_address_taken = matches!(
-                        refusal,
-                        CommandRefusal::Node(NodeRefusal::AddressTaken { .. })
-                    );
-                    Err(ProposalError {
-                        reason: refusal.to_string(),
-                        is_final: !is_address_taken,
-                        needs_operator: is_address_taken,
-                    })
-                }
-                Err(error) => Err(ProposalError {
-                    reason: error.to_string(),
-                    is_final: false,
-                    needs_operator: false,
-                }),
-            }
-        })
-    })
 }

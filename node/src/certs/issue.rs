@@ -4,7 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use cloudkv_proto::tls::valid_until;
+use cloudkv_common::transport::tls::valid_until;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,

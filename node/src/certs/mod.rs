@@ -1,92 +1,17 @@
 //! `cloudkv-node certs`: creates a private CA, and certificates for nodes and routers, for
 //! operators who have no CA yet. The certificates are such as the rpc port requires
-//! (`cloudkv_proto::tls`); any other CA can issue the same.
+//! (`cloudkv_common::transport::tls`); any other CA can issue the same.
 //!
 //! Key files are readable by their owner only. No file is overwritten without `--renew`.
 
+mod commands;
 mod files;
+mod init;
 mod issue;
 mod setup;
 
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
-
-use crate::config::{CertificateValidity, CertsArgs, CertsCommand};
+pub use commands::run;
 pub use files::CertsError;
-use files::{CertificateFiles, OverwritePolicy};
-use issue::{CertificateAuthority, CertificateRole};
-
-/// Runs the command `certs`, and returns its output.
-pub fn run(args: &CertsArgs) -> Result<String, CertsError> {
-    let dir = &args.dir;
-    match &args.command {
-        CertsCommand::Init { days } => init(dir, *days),
-        CertsCommand::Node { hosts, term } => {
-            let report = issue(dir, CertificateRole::Node, hosts, *term)?;
-            Ok(format!(
-                "{report}Give the node three files: rpc_cert = \"{name}.pem\", rpc_key = \
-                 \"{name}.key\", rpc_ca = \"ca.pem\". Its advertise_rpc has to have {}.\n",
-                match hosts.as_slice() {
-                    [only] => format!("the host {only}"),
-                    several => format!("one of the hosts {}", several.join(", ")),
-                },
-                name = hosts.first().map_or("", String::as_str),
-            ))
-        }
-        CertsCommand::Router { name, term } => {
-            let report = issue(
-                dir,
-                CertificateRole::Router,
-                std::slice::from_ref(name),
-                *term,
-            )?;
-            Ok(format!(
-                "{report}Give the router {name}.pem, {name}.key and ca.pem.\n"
-            ))
-        }
-        CertsCommand::Setup {
-            into,
-            nodes,
-            routers,
-        } => setup::setup(dir, into, nodes, routers),
-    }
-}
-
-fn init(dir: &Path, days: u32) -> Result<String, CertsError> {
-    let (files, policy) = (CertificateFiles::authority(dir), OverwritePolicy::Refuse);
-    files.check(policy)?;
-    files::create_dir(dir)?;
-    let ca = CertificateAuthority::create(days).map_err(CertsError::Issue)?;
-    files.write(&ca.certificate, &ca.key, policy)?;
-    Ok(format!(
-        "Created a CA, valid for {days} days: {files}.\nGive ca.pem to nodes and routers. Keep \
-         ca.key from all of them: whoever has it can act as any node.\n"
-    ))
-}
-
-fn issue(
-    dir: &Path,
-    role: CertificateRole,
-    names: &[String],
-    term: CertificateValidity,
-) -> Result<String, CertsError> {
-    let first = names.first().map_or("", String::as_str);
-    let files = CertificateFiles::named(dir, first);
-    // The CA's own files are never replaced.
-    let policy = if term.renew && first != "ca" {
-        OverwritePolicy::Replace
-    } else {
-        OverwritePolicy::Refuse
-    };
-    files.check(policy)?;
-    let authority = CertificateAuthority::open(&CertificateFiles::authority(dir))?;
-    let issued = authority.issue(role, names, term.days)?;
-    files.write(&issued.certificate, &issued.key, policy)?;
-    Ok(format!(
-        "Issued a certificate for {}, valid for {} days: {files}.\n",
-        names.join(", "),
-        term.days
-    ))
-}

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use cloudkv_proto::tls::valid_until;
+use cloudkv_common::transport::tls::valid_until;
 
 use super::files::{CertificateFiles, CertsError, OverwritePolicy, create_dir, write_public};
+use super::init::init;
 use super::issue::{CertificateAuthority, CertificateRole};
 use crate::config::{CA_VALIDITY_DAYS, CERTIFICATE_VALIDITY_DAYS};
 
@@ -24,7 +25,7 @@ pub(super) fn setup(
     let ca_files = CertificateFiles::authority(dir);
     let mut report = String::new();
     if !ca_files.certificate.exists() && !ca_files.key.exists() {
-        report = super::init(dir, CA_VALIDITY_DAYS)?;
+        report = init(dir, CA_VALIDITY_DAYS)?;
     }
     let authority = CertificateAuthority::open(&ca_files)?;
     let nodes = nodes.iter().map(|name| (CertificateRole::Node, name));

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use cloudkv_proto::tls::{Tls, TlsFiles, TlsRole};
+use cloudkv_common::transport::tls::{Tls, TlsFiles, TlsRole};
 
 use super::run;
 use crate::config::{CertificateValidity, CertsArgs, CertsCommand};

@@ -17,9 +17,6 @@ use crate::meta::{Catalog, Topology};
 use crate::raft::NodeId;
 use crate::rpc::{PeerIdentity, check_address};
 
-/// First feature level at which a cluster can have several regions.
-const REGIONS_LEVEL: u32 = 2;
-
 /// Admits nodes into the cluster.
 pub(crate) struct Admission {
     /// Identity of this node.
@@ -147,12 +144,6 @@ impl Admission {
             ));
         }
         check_new_region(&self.catalog.topology(), request)?;
-        if self.catalog.header().level < REGIONS_LEVEL {
-            return Err(Status::unavailable(
-                "some nodes of the cluster run a version that supports one region only: upgrade \
-                 them",
-            ));
-        }
         let add = pb::AddRegion {
             name: request.region.clone(),
             incarnation: random_incarnation()?,

@@ -11,7 +11,7 @@ fn region_topology(nodes: u64, shards: &[(&[u64], &[u64])]) -> Topology {
             rpc: format!("n{id}:7070"),
             http: format!("n{id}:8080"),
             state: NodeState::Active,
-            level: 5,
+            level: 1,
             version: String::new(),
             joined_at: 1,
             name: String::new(),

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cloudkv_proto::v1 as pb;
 use serde::{Deserialize, Serialize};
@@ -14,9 +14,16 @@ use crate::raft::NodeId;
 
 const FILE: &str = "identity.json";
 
+/// Format of the data directory that this version writes, and the only one that it reads. Previews
+/// wrote none.
+const FORMAT: u32 = 1;
+
 /// Identity of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
+    /// Format of the whole data directory; 0 in those of previews.
+    #[serde(default)]
+    pub format: u32,
     /// ID of the cluster, a UUID; empty until a cluster has admitted the node.
     pub cluster_id: String,
     /// ID of the node.
@@ -39,6 +46,13 @@ pub struct Identity {
     /// True if the region's shards are seeded from other regions before they serve.
     #[serde(default, rename = "adopts")]
     pub is_seeded: bool,
+}
+
+/// The part of the file that all versions can read.
+#[derive(Deserialize)]
+struct StoredFormat {
+    #[serde(default)]
+    format: u32,
 }
 
 /// Number of a cluster's first region.
@@ -71,6 +85,25 @@ const DEFAULT_SHARDS: u16 = 3;
 /// Reason why a data directory can't be used with the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
+    /// The data directory is that of a preview.
+    #[error(
+        "the data directory {} was written by a preview of cloudkv-node, which this version can't \
+         read: start with an empty one",
+        .0.display()
+    )]
+    PreviewFormat(PathBuf),
+    /// The data directory is that of a later version.
+    #[error(
+        "the data directory {} was written by a later version of cloudkv-node (its format is \
+         {format}, and this version reads {FORMAT}): start that version",
+        .dir.display()
+    )]
+    LaterFormat {
+        /// The directory.
+        dir: PathBuf,
+        /// Its format.
+        format: u32,
+    },
     /// The cluster has another number of shards.
     #[error(
         "--shards is {wanted}, but the data directory holds a cluster of {found}: the number is \
@@ -129,8 +162,7 @@ impl Identity {
         let path = dir.join(FILE);
         match fs::read(&path) {
             Ok(bytes) => {
-                let mut stored: Self =
-                    serde_json::from_slice(&bytes).map_err(|error| failed("read")(error.into()))?;
+                let mut stored = Self::parse(dir, &bytes)?;
                 if !stored.is_member() && stored.region != wanted.region {
                     // No cluster knows it: it may have been refused because of its region.
                     stored.region.clone_from(&wanted.region);
@@ -158,7 +190,28 @@ impl Identity {
 
     /// Reads the identity in `dir`; `None` if there is none that can be read.
     pub fn read(dir: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(dir.join(FILE)).ok()?).ok()
+        Self::parse(dir, &fs::read(dir.join(FILE)).ok()?).ok()
+    }
+
+    /// Refuses a data directory of another format, before anything in it is opened. A file that
+    /// can't be read is left to [`Identity::open`].
+    pub fn check_format(dir: &Path) -> Result<(), IdentityError> {
+        let stored = fs::read(dir.join(FILE)).ok();
+        match stored.and_then(|bytes| serde_json::from_slice::<StoredFormat>(&bytes).ok()) {
+            Some(stored) => stored.check(dir),
+            None => Ok(()),
+        }
+    }
+
+    /// Parses the file of `dir`: its format first, on which the rest depends.
+    fn parse(dir: &Path, bytes: &[u8]) -> Result<Self, IdentityError> {
+        let failed = |error: serde_json::Error| IdentityError::Io {
+            verb: "read",
+            source: error.into(),
+        };
+        let stored: StoredFormat = serde_json::from_slice(bytes).map_err(failed)?;
+        stored.check(dir)?;
+        serde_json::from_slice(bytes).map_err(failed)
     }
 
     fn generate(wanted: &RequestedIdentity) -> io::Result<Self> {
@@ -172,6 +225,7 @@ impl Identity {
         let mut uuid = [0; 16];
         uuid.copy_from_slice(&random[16..]);
         Ok(Self {
+            format: FORMAT,
             cluster_id: uuid::Builder::from_random_bytes(uuid)
                 .into_uuid()
                 .to_string(),
@@ -252,6 +306,17 @@ impl Identity {
     fn save(&self, dir: &Path) -> io::Result<()> {
         let bytes = serde_json::to_vec_pretty(self)?;
         replace_file(dir, FILE, &bytes)
+    }
+}
+
+impl StoredFormat {
+    fn check(&self, dir: &Path) -> Result<(), IdentityError> {
+        let dir = dir.to_owned();
+        match self.format {
+            FORMAT => Ok(()),
+            0 => Err(IdentityError::PreviewFormat(dir)),
+            format => Err(IdentityError::LaterFormat { dir, format }),
+        }
     }
 }
 
@@ -363,6 +428,67 @@ mod tests {
             .unwrap();
         let kept = Identity::open(dir.path(), &wanted).unwrap();
         assert_eq!(Identity::read(dir.path()), Some(kept));
+    }
+
+    /// Opens a directory whose file has this format, or none.
+    fn open_format(format: Option<u32>) -> (tempfile::TempDir, Result<Identity, IdentityError>) {
+        let dir = tempfile::tempdir().unwrap();
+        Identity::open(dir.path(), &requested("eu", None)).unwrap();
+        let path = dir.path().join(FILE);
+        let mut stored: serde_json::Value =
+            serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        assert_eq!(stored["format"], 1);
+        let fields = stored.as_object_mut().unwrap();
+        fields.remove("format");
+        if let Some(format) = format {
+            fields.insert("format".into(), format.into());
+        }
+        fs::write(&path, stored.to_string()).unwrap();
+        let opened = Identity::open(dir.path(), &requested("eu", None));
+        let checked = Identity::check_format(dir.path());
+        assert_eq!(
+            checked.err().map(|error| error.to_string()),
+            opened.as_ref().err().map(ToString::to_string)
+        );
+        assert_eq!(Identity::read(dir.path()).as_ref(), opened.as_ref().ok());
+        (dir, opened)
+    }
+
+    #[test]
+    fn a_data_directory_of_a_preview_is_refused() {
+        for format in [None, Some(0)] {
+            let (dir, opened) = open_format(format);
+            let expected = format!(
+                "the data directory {} was written by a preview of cloudkv-node, which this \
+                 version can't read: start with an empty one",
+                dir.path().display()
+            );
+            assert_eq!(opened.unwrap_err().to_string(), expected);
+        }
+        let (_dir, opened) = open_format(Some(FORMAT));
+        assert_eq!(opened.unwrap().format, FORMAT);
+    }
+
+    #[test]
+    fn a_data_directory_of_a_later_version_is_refused_whatever_its_identity_is_like() {
+        let (dir, opened) = open_format(Some(FORMAT + 1));
+        let error = opened.unwrap_err().to_string();
+        assert!(error.contains(&dir.path().display().to_string()), "{error}");
+        assert!(error.contains("a later version"), "{error}");
+        assert!(error.contains("start that version"), "{error}");
+        fs::write(dir.path().join(FILE), br#"{"format": 9, "node": "x"}"#).unwrap();
+        assert!(matches!(
+            Identity::open(dir.path(), &requested("eu", None)),
+            Err(IdentityError::LaterFormat { format: 9, .. })
+        ));
+    }
+
+    #[test]
+    fn a_directory_without_a_readable_file_passes_the_check_of_the_format() {
+        let dir = tempfile::tempdir().unwrap();
+        Identity::check_format(dir.path()).unwrap();
+        fs::write(dir.path().join(FILE), b"{").unwrap();
+        Identity::check_format(dir.path()).unwrap();
     }
 
     #[test]

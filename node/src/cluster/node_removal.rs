@@ -7,7 +7,7 @@ use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 
 use super::failure_detector::FailureDetector;
 use super::placement_controller::PlacementController;
-use crate::meta::{Meta, NODE_NAMES_LEVEL, NodeInfo, NodeState, Topology};
+use crate::meta::{Meta, NodeInfo, NodeState, Topology};
 use crate::raft::{Group, NodeId, RaftMember};
 use crate::shard::ShardHandle;
 use crate::store::keys::GroupId;
@@ -77,9 +77,6 @@ impl PlacementController {
     /// Removes decommissioned nodes once they have no replica any more. The plan alone doesn't show
     /// that: the leaders of the groups do.
     pub(super) async fn finish_decommissions(&self, topology: &Topology) {
-        if self.catalog.header().level < NODE_NAMES_LEVEL {
-            return;
-        }
         let view = MembershipView {
             me: self.identity.node_id,
             topology,

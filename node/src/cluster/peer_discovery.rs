@@ -9,28 +9,51 @@
 //! configured; each presents a certificate for the host that is dialled.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cloudkv_proto::v1 as pb;
 use tokio::task::JoinHandle;
 
+use super::failure_detector::FailureDetector;
+use super::identity::Identity;
 use super::joining::{MembershipReport, query_membership};
-use super::placement_controller::PlacementController;
-use crate::meta::{NodeInfo, NodeState};
+use crate::meta::{Catalog, NodeInfo, NodeState};
+use crate::rpc::{Dialer, Peers};
 
 /// Interval at which other nodes are queried.
 const DISCOVERY_INTERVAL: Duration = Duration::from_secs(5);
 /// Same interval while a caller with an unknown node ID is seen.
 const STRANGER_DISCOVERY_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Queries other nodes now and then, and learns the nodes that they know.
+pub(super) struct PeerDiscovery {
+    /// Identity of this node.
+    pub identity: Identity,
+    /// Address of this node's rpc port, as other nodes know it.
+    pub own_address: String,
+    /// The metadata in memory.
+    pub catalog: Arc<Catalog>,
+    /// RPC clients of the other nodes.
+    pub peers: Arc<Peers>,
+    /// Failure detector for the other nodes.
+    pub failure_detector: Arc<FailureDetector>,
+    /// Connects to other nodes.
+    pub dialer: Dialer,
+    /// Addresses of other nodes that the operator has configured.
+    pub configured_addresses: Vec<String>,
+    /// The last query.
+    pub query: MembershipQuery,
+}
+
 /// Query to other nodes, and its pending answer.
 #[derive(Default)]
-pub(super) struct PeerDiscovery {
-    last_query: Option<Instant>,
+pub(super) struct MembershipQuery {
+    sent_at: Option<Instant>,
     pending: Option<JoinHandle<MembershipReport>>,
 }
 
-impl PeerDiscovery {
+impl MembershipQuery {
     /// Takes the answer; `None` until it has arrived.
     async fn take_answer(&mut self) -> Option<MembershipReport> {
         if !self.pending.as_ref()?.is_finished() {
@@ -40,23 +63,21 @@ impl PeerDiscovery {
     }
 }
 
-impl PlacementController {
+impl PeerDiscovery {
     /// Handles the answers of other nodes and returns whether this node was removed. The nodes are
     /// queried now and then, and not waited for.
-    pub(super) async fn is_reported_removed(&self, discovery: &mut PeerDiscovery) -> bool {
-        let report = discovery.take_answer().await.unwrap_or_default();
+    pub(super) async fn is_reported_removed(&mut self) -> bool {
+        let report = self.query.take_answer().await.unwrap_or_default();
         self.learn_members(&report.members);
         let interval = if self.peers.has_unknown_caller() {
             STRANGER_DISCOVERY_INTERVAL
         } else {
             DISCOVERY_INTERVAL
         };
-        let is_due = discovery
-            .last_query
-            .is_none_or(|at| at.elapsed() > interval);
-        if !report.is_removed && discovery.pending.is_none() && is_due {
-            discovery.last_query = Some(Instant::now());
-            discovery.pending = Some(self.query_members(self.peers.take_unknown_caller()));
+        let is_due = self.query.sent_at.is_none_or(|at| at.elapsed() > interval);
+        if !report.is_removed && self.query.pending.is_none() && is_due {
+            self.query.sent_at = Some(Instant::now());
+            self.query.pending = Some(self.query_members(self.peers.take_unknown_caller()));
         }
         report.is_removed
     }
@@ -79,7 +100,7 @@ impl PlacementController {
             addresses.sort();
             addresses.dedup();
         }
-        addresses.retain(|address| *address != self.registration.rpc);
+        addresses.retain(|address| *address != self.own_address);
         let (dialer, identity) = (self.dialer.clone(), self.identity.clone());
         tokio::spawn(async move { query_membership(&dialer, &identity, &addresses).await })
     }

@@ -16,11 +16,11 @@ use tokio_util::sync::CancellationToken;
 use super::failure_detector::FailureDetector;
 use super::identity::Identity;
 use super::joining::REMOVED_MESSAGE;
-use super::peer_discovery::PeerDiscovery;
+use super::peer_discovery::{MembershipQuery, PeerDiscovery};
 use super::placement::{
     CurrentPlacement, MetadataCandidate, ShardCandidate, plan_metadata, plan_shards,
 };
-use crate::meta::{Catalog, Meta, NODE_NAMES_LEVEL, NodeState, Placement, Topology};
+use crate::meta::{Catalog, Meta, NodeState, Placement, Topology, supported_level};
 use crate::raft::{Group, MembershipStep, NodeId, StateMachine, TargetMembership};
 use crate::rpc::{Dialer, Peers};
 use crate::shard::{Shard, ShardHandle};
@@ -88,13 +88,13 @@ impl PlacementController {
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) -> Option<String> {
         let run = async {
             let mut silent_since: HashMap<NodeId, Instant> = HashMap::new();
-            let mut discovery = PeerDiscovery::default();
+            let mut discovery = self.peer_discovery();
             let mut was_decommissioning = false;
             loop {
                 let topology = self.catalog.topology();
                 was_decommissioning |= self.is_decommissioning(&topology);
                 if topology.is_removed(self.identity.node_id)
-                    || self.is_reported_removed(&mut discovery).await
+                    || discovery.is_reported_removed().await
                 {
                     if !was_decommissioning {
                         return REMOVED_MESSAGE.to_owned();
@@ -125,6 +125,19 @@ impl PlacementController {
             }
         };
         stop.run_until_cancelled(run).await
+    }
+
+    fn peer_discovery(&self) -> PeerDiscovery {
+        PeerDiscovery {
+            identity: self.identity.clone(),
+            own_address: self.registration.rpc.clone(),
+            catalog: Arc::clone(&self.catalog),
+            peers: Arc::clone(&self.peers),
+            failure_detector: Arc::clone(&self.failure_detector),
+            dialer: self.dialer.clone(),
+            configured_addresses: self.configured_addresses.clone(),
+            query: MembershipQuery::default(),
+        }
     }
 
     /// Updates the addresses of the members, and forgets removed nodes.
@@ -173,7 +186,7 @@ impl PlacementController {
                 && known.http == own.http
                 && known.level == own.level
                 && known.version == own.version
-                && (known.name == own.name || self.catalog.header().level < NODE_NAMES_LEVEL)
+                && known.name == own.name
         })
     }
 
@@ -208,12 +221,9 @@ impl PlacementController {
 
     /// Raises the metadata's feature level once all nodes support a higher one.
     async fn raise_feature_level(&self, topology: &Topology) {
-        let nodes = topology.nodes().iter();
-        let nodes = nodes.filter(|node| node.state != NodeState::Removed);
-        let Some(level) = nodes.map(|node| node.level).min() else {
+        let Some(level) = supported_level(topology) else {
             return;
         };
-        let level = level.min(crate::meta::MAX_FEATURE_LEVEL);
         let header = self.catalog.header();
         if level > header.level && !header.cluster_id.is_empty() {
             let command = Command::SetLevel(pb::SetMetaLevel { level });

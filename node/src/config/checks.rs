@@ -1,28 +1,17 @@
 //! Checks of constraints between settings.
 
-use super::{Config, ConfigError};
+use cloudkv_common::config::{ConfigError, check_admin_token, check_distinct_addresses};
+
+use super::settings::Config;
 
 pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
-    check_admin_token(config)?;
+    check_admin_token(config.admin, config.admin_token.as_ref())?;
     check_certificates(config)?;
     check_rpc_certificates(config)?;
     check_advertise_rpc(config)?;
     check_addresses(config)?;
     check_init_and_join(config)?;
     check_batch_size(config)
-}
-
-fn check_admin_token(config: &Config) -> Result<(), ConfigError> {
-    if config.admin.ip().is_loopback() || config.admin_token.is_some() {
-        return Ok(());
-    }
-    Err(ConfigError::Conflict {
-        problem: format!(
-            "admin = \"{}\" can be reached from other machines",
-            config.admin
-        ),
-        right: "set admin_token as well (CLOUDKV_ADMIN_TOKEN), or a loopback address".to_owned(),
-    })
 }
 
 /// Names of the certificate settings, and whether each is set.
@@ -88,21 +77,11 @@ fn check_init_and_join(config: &Config) -> Result<(), ConfigError> {
 }
 
 fn check_addresses(config: &Config) -> Result<(), ConfigError> {
-    let mut named = vec![("http", config.http), ("admin", config.admin)];
+    let mut ports = vec![("http", config.http), ("admin", config.admin)];
     if config.listens_for_nodes() {
-        named.insert(1, ("rpc", config.rpc_address()));
+        ports.insert(1, ("rpc", config.rpc_address()));
     }
-    for (index, (name, address)) in named.iter().copied().enumerate() {
-        let same = named[..index].iter().find(|(_, other)| *other == address);
-        // Port 0 lets the system choose one.
-        if let Some((other, _)) = same.filter(|_| address.port() != 0) {
-            return Err(ConfigError::Conflict {
-                problem: format!("{other} and {name} are both \"{address}\""),
-                right: "give each an address or a port of its own".to_owned(),
-            });
-        }
-    }
-    Ok(())
+    check_distinct_addresses(&ports)
 }
 
 fn check_batch_size(config: &Config) -> Result<(), ConfigError> {

@@ -9,7 +9,7 @@ use cloudkv_common::config::{
     LogFormatKind, LogLevels, Mib, Networks, NodeName, Number, Optional, RegionName,
     RegionNameKind, Secret, SecretToken, Switch, TimeSpan, TimeSpanOrOff,
 };
-use cloudkv_common::network::Network;
+use ipnet::IpNet;
 
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
@@ -255,10 +255,11 @@ cloudkv_common::settings! {
     /// and bodies count for the address in `X-Forwarded-For`. Routers of the cluster needn't be
     /// listed: they are known by their certificates or, without certificates, by the rpc port on
     /// the same machine.
-    trusted_proxies: Vec<Network> = Networks => "",
+    trusted_proxies: Vec<IpNet> = Networks => "",
 
     /// Time after which an account without buckets expires; 0: never.
-    account_idle_ttl: Option<Duration> = TimeSpanOrOff(TimeSpan { min_ms: MINUTE, max_ms: 3650 * DAY }) => "7d",
+    account_idle_ttl: Option<Duration> =
+        TimeSpanOrOff(TimeSpan { min_ms: MINUTE, max_ms: 3650 * DAY }) => "7d",
 
     /// Interval at which estimated key counts and read counts are published.
     stats_interval: Duration = TimeSpan { min_ms: 100, max_ms: 10 * SECOND } => "5s",

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use cloudkv_proto::v1::{self as pb, meta_command, shard_command::Kind as Command};
 use tokio::task::JoinSet;
 
-use super::GeoReplication;
-use super::region_removal;
-use super::seeding;
+use super::replication::GeoReplication;
 use super::sender::ChangeSender;
+use super::{region_removal, seeding};
 use crate::shard::{ReplicationView, ShardHandle};
 
 /// Interval between two checks, and thus minimum time between two entries for acknowledgements.
@@ -21,8 +20,6 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 const COLLECT_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of tombstones that one entry removes.
 const MAX_COLLECTED_TOMBSTONES: usize = 1000;
-/// First feature level of shards with support for other regions.
-const PEERS_LEVEL: u32 = 2;
 
 /// Controls the replication of a shard until dropped.
 pub(super) async fn run(geo: Arc<GeoReplication>, number: u16, shard: Arc<ShardHandle>) {
@@ -107,16 +104,7 @@ impl ReplicationController {
         if has_no_peers || epoch <= replication.header.peers_epoch {
             return;
         }
-        if self.shard.view().level() < PEERS_LEVEL {
-            // The metadata lists other regions only if all nodes support them.
-            let level = pb::SetLevel { level: PEERS_LEVEL };
-            let _ = self.shard.propose(Command::SetLevel(level)).await;
-        }
-        let set = pb::SetPeers {
-            epoch,
-            peers,
-            ..Default::default()
-        };
+        let set = pb::SetPeers { epoch, peers };
         // The next check sees the result.
         let _ = self.shard.propose(Command::SetPeers(set)).await;
     }

@@ -8,6 +8,8 @@
 //!
 //! | file | task |
 //! | --- | --- |
+//! | `replication` | dependencies of all other files |
+//! | `tasks` | runs the controllers of all shards, and the enforcement of the budget |
 //! | `controller` | controls a shard's replication while this node leads it |
 //! | `sender` | sends a shard's changes to one other region |
 //! | `backlog` | decides whether sending has low priority while the region is behind |
@@ -15,96 +17,32 @@
 //! | `seeding` | copies the other regions' data before a new region serves |
 //! | `region_removal` | reconciles the survivors' data before a region is removed |
 //! | `verify` | compares the regions' data |
-//! | `retention_budget` | bounds the changes retained for other regions |
+//! | `retention_budget` | measures the changes retained for other regions |
+//! | `budget_enforcement` | removes an absent region once those changes use up the budget |
 //! | `status` | progress and lag of each other region |
+//! | `region_monitor` | the replication to and from the other regions, as this node sees it |
+//! | `region_status`, `region_metrics` | its status and metrics |
 
 mod backlog;
+mod budget_enforcement;
 mod controller;
 mod receiver;
+mod region_metrics;
+mod region_monitor;
 mod region_removal;
+mod region_status;
+mod replication;
 mod retention_budget;
 mod seeding;
 mod sender;
 mod status;
+mod tasks;
 mod verify;
 
-use std::sync::Arc;
-
-use cloudkv_proto::v1 as pb;
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-
-use crate::background::BackgroundScheduler;
-use crate::clock::Clock;
-use crate::cluster::{FailureDetector, MetadataProposer};
-use crate::meta::Catalog;
-use crate::raft::NodeId;
-use crate::rpc::Peers;
-use crate::shard::ShardHandle;
-use crate::store::keys::GroupId;
-
-pub(crate) use retention_budget::{BudgetStage, RetentionBudget};
+pub(crate) use region_monitor::RegionMonitor;
+pub(crate) use replication::GeoReplication;
+pub(crate) use retention_budget::RetentionBudget;
 pub(crate) use status::{ReplicationStatus, ShardReplication};
 #[cfg(test)]
 pub(crate) use verify::RangeDifference;
 pub(crate) use verify::{ComparisonVerdict, RegionComparison, VerifyError};
-
-/// Dependencies of the replication between regions.
-pub(crate) struct GeoReplication {
-    /// This region.
-    pub local: pb::Peer,
-    /// All shards of this node.
-    pub shards: Vec<Arc<ShardHandle>>,
-    /// The metadata in memory.
-    pub catalog: Arc<Catalog>,
-    /// RPC clients of the other nodes.
-    pub peers: Arc<Peers>,
-    /// Failure detector for the other nodes.
-    pub failure_detector: Arc<FailureDetector>,
-    /// Clock of this node.
-    pub clock: Clock,
-    /// Progress and lag of each other region.
-    pub status: Arc<ReplicationStatus>,
-    /// Sends commands to the metadata's leader on any node.
-    pub propose: MetadataProposer,
-    /// Limit of the changes retained for other regions.
-    pub retention_budget: Arc<RetentionBudget>,
-    /// Scheduler of work that yields to users' requests.
-    pub background: BackgroundScheduler,
-    /// Permit to scan a shard for a digest: one scan at a time.
-    pub digest_permit: Arc<Semaphore>,
-}
-
-impl GeoReplication {
-    /// Controls the replication of all shards until `stop`.
-    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let tasks = TaskTracker::new();
-        for (number, shard) in (0..).zip(&self.shards) {
-            let controller = controller::run(self.clone(), number, shard.clone());
-            tasks.spawn(stop.clone().run_until_cancelled_owned(controller));
-        }
-        tasks.spawn(
-            stop.clone()
-                .run_until_cancelled_owned(retention_budget::run(self.clone())),
-        );
-        tasks.close();
-        tasks.wait().await;
-    }
-
-    /// Finds the leader of a shard in another region, as far as this node knows.
-    fn leader_in(&self, shard: u16, region: u32) -> Option<NodeId> {
-        let topology = self.catalog.topology();
-        let is_in_region = |node| {
-            topology
-                .node(node)
-                .is_some_and(|node| node.region == region)
-        };
-        self.failure_detector
-            .leader_of(GroupId::shard(shard), is_in_region)
-    }
-
-    fn shard(&self, number: u32) -> Option<&Arc<ShardHandle>> {
-        self.shards.get(usize::try_from(number).ok()?)
-    }
-}

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use super::GeoReplication;
+use super::replication::GeoReplication;
 use crate::cluster::MAX_CLOCK_OFFSET;
 use crate::rpc::BulkCopyStream;
 use crate::shard::{BulkCopyChunk, MergeError, ReplicationView, ShardResponse};
@@ -127,7 +127,7 @@ impl GeoReplication {
             let origin = reconcile.origin.unwrap_or_default();
             let state = || shard.view().replication().borrow().peer_state(&origin);
             if !reconcile.records.is_empty() {
-                // Before it is fenced the shard may not have the feature level for reconciliation.
+                // The entry would change nothing before the fence.
                 if state().is_none_or(|state| !state.fenced) {
                     return refuse(Reason::Failed, "the region is not fenced here");
                 }

@@ -26,11 +26,11 @@ use cloudkv_proto::v1::{call, reply};
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
-use super::GeoReplication;
-use crate::meta::{self, Topology};
+use super::replication::GeoReplication;
+use crate::meta::Topology;
 use crate::raft::NodeId;
 use crate::rpc::StreamKind;
-use crate::shard::{BulkCopyChunk, RECONCILE_LEVEL, ReplicationView, ShardHandle};
+use crate::shard::{BulkCopyChunk, ReplicationView, ShardHandle};
 use crate::store::keys::GroupId;
 
 /// Time for another region to apply one chunk.
@@ -92,16 +92,6 @@ pub(super) async fn run_next_step(
 ) {
     let topology = geo.catalog.topology();
     let step = next_step(&topology, geo.local.region, replication);
-    if step != RemovalStep::None && shard.view().level() < RECONCILE_LEVEL {
-        // Only once all nodes support it, which the metadata's feature level says.
-        if geo.catalog.header().level >= meta::REGION_REMOVAL_LEVEL {
-            let level = pb::SetLevel {
-                level: RECONCILE_LEVEL,
-            };
-            let _ = shard.propose(Command::SetLevel(level)).await;
-        }
-        return;
-    }
     let (peers, reconciled) = match step {
         RemovalStep::None => return,
         RemovalStep::Fence(peers) => (peers, 0),

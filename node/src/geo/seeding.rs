@@ -11,7 +11,7 @@ use cloudkv_proto::v1::{call, reply};
 use futures_util::future::join_all;
 use tonic::Streaming;
 
-use super::GeoReplication;
+use super::replication::GeoReplication;
 use crate::raft::NodeId;
 use crate::rpc::StreamKind;
 use crate::shard::{ShardHandle, ShardResponse};

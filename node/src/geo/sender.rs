@@ -18,7 +18,8 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::backlog::{Backlog, LAG_THRESHOLD};
-use super::{BudgetStage, GeoReplication};
+use super::replication::GeoReplication;
+use super::retention_budget::BudgetStage;
 use crate::background::BackgroundPermit;
 use crate::raft::NodeId;
 use crate::rpc::{CallError, StreamKind};

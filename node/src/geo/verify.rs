@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use cloudkv_proto::v1::{self as pb, call, reply};
 use futures_util::future::join_all;
 
-use super::GeoReplication;
+use super::replication::GeoReplication;
 use crate::rpc::StreamKind;
 use crate::shard::MAX_DIGEST_RANGES;
 use crate::store::keys::GroupId;

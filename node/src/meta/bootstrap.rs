@@ -5,10 +5,11 @@ use std::io;
 
 use cloudkv_proto::v1 as pb;
 
-use super::buckets::CommandRefusal;
+use super::command_refusal::{CommandRefusal, CommandResult};
+use super::feature_level::check_feature_level;
 use super::node_refusal::NodeRefusal;
 use super::nodes::check_text_lengths;
-use super::state::{CommandResult, MetaState, check_feature_level};
+use super::state::MetaState;
 use super::topology::{NodeInfo, NodeState, Placement};
 use crate::store::RowBatch;
 use crate::types::Nanos;

@@ -2,68 +2,12 @@
 
 use cloudkv_proto::v1 as pb;
 
-use super::catalog::{Bucket, Catalog, is_idle_account};
-use super::node_refusal::NodeRefusal;
+use super::catalog::{Bucket, is_idle_account};
+use super::command_refusal::{CommandRefusal, CommandResult};
 use super::plans::{access_from_pb, plan_from_pb};
-use super::state::{CommandResult, MetaState};
-use crate::store::{RowBatch, StoreError};
+use super::state::MetaState;
+use crate::store::RowBatch;
 use crate::types::{AccountId, BucketId, Nanos, Plan};
-
-/// Reason why a command was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CommandRefusal {
-    /// The cluster is bootstrapped already.
-    #[error("bootstrap the cluster: it exists already")]
-    AlreadyBootstrapped,
-    /// The bucket doesn't exist, or is deleted.
-    #[error("no such bucket")]
-    UnknownBucket,
-    /// The account doesn't exist.
-    #[error("no such account")]
-    UnknownAccount,
-    /// The bucket's name or the account's key is in use: another one must be drawn.
-    #[error("the name is taken")]
-    NameTaken,
-    /// The plan doesn't include the access mode.
-    #[error("the plan does not offer the access mode")]
-    AccessNotInPlan,
-    /// The account has reached the plan's number of buckets.
-    #[error("the account has {limit} buckets of the plan")]
-    TooManyBuckets {
-        /// Maximum number of buckets in the plan.
-        limit: u64,
-    },
-    /// The cluster has reached the number of accounts that its operator allows.
-    #[error("the cluster has as many accounts as it may")]
-    TooManyAccounts,
-    /// The cluster has reached the number of buckets that its operator allows.
-    #[error("the cluster has as many buckets as it may")]
-    ClusterFull,
-    /// The command refers to something that doesn't exist.
-    #[error("the command is malformed")]
-    Malformed,
-    /// Another region is joining.
-    #[error("region {region} is joining: wait until it has joined")]
-    RegionJoining {
-        /// Number of that region.
-        region: u32,
-    },
-    /// A region is being removed.
-    #[error("region {region} is being removed: wait until it is removed")]
-    RegionBeingRemoved {
-        /// Number of that region.
-        region: u32,
-    },
-    /// No other region would remain.
-    #[error("the last region can't be removed: no other region has its keys")]
-    LastRegion,
-    /// No region has the name.
-    #[error("the cluster has no region of that name")]
-    NoSuchRegion,
-    /// A command on nodes or placements was refused.
-    #[error(transparent)]
-    Node(#[from] NodeRefusal),
-}
 
 impl MetaState {
     pub(super) fn create_bucket(
@@ -281,29 +225,4 @@ fn parse_account_id(bytes: &[u8]) -> Result<AccountId, CommandRefusal> {
 /// Returns whether `count` has reached `limit`; 0 means no limit.
 fn is_reached(count: usize, limit: u64) -> bool {
     limit != 0 && count as u64 >= limit
-}
-
-/// Builds a bucket from its row.
-pub(super) fn bucket_from_row(
-    id: &[u8],
-    row: pb::Bucket,
-    catalog: &Catalog,
-) -> Result<Bucket, StoreError> {
-    let corrupt = |rule| StoreError::corrupt("bucket", rule);
-    let plan = plan_from_pb(row.plan()).ok_or_else(|| corrupt("its plan is unknown"))?;
-    let terms = catalog
-        .plan(plan)
-        .ok_or_else(|| corrupt("its plan has no terms"))?;
-    Ok(Bucket {
-        id: BucketId::parse(id).ok_or_else(|| corrupt("its name is malformed"))?,
-        owner: parse_account_id(&row.account).map_err(|_| corrupt("its account is malformed"))?,
-        access: access_from_pb(row.access()).ok_or_else(|| corrupt("its access is unknown"))?,
-        plan,
-        limits: terms.limits,
-        comment: row.comment,
-        created_at: row.created_at,
-        is_dropping: row.dropping,
-        dropped_in: row.dropped_in,
-        usage: Default::default(),
-    })
 }

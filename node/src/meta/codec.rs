@@ -5,9 +5,8 @@
 
 use cloudkv_proto::v1::{self as pb, meta_refusal::Kind, meta_response::Kind as Answer};
 
-use super::buckets::CommandRefusal;
+use super::command_refusal::{CommandRefusal, CommandResult};
 use super::node_refusal::NodeRefusal;
-use super::state::CommandResult;
 
 /// Reason why a response can't be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 use prost::Message;
 
-use super::catalog::Catalog;
+use super::catalog::{Bucket, Catalog};
 use super::plans::{self, PlanTerms};
 use super::topology::{NodeInfo, Placement, Topology};
 use crate::store::keys::{self, RowKind, Rows};
 use crate::store::{Scan, StateDb, StoreError};
-use crate::types::AccountId;
+use crate::types::{AccountId, BucketId};
 
 /// Reads all rows into the catalog: plans first, then accounts, then buckets, which depend on both.
 /// Header and topology are published last and together, in place of the old ones.
@@ -41,12 +41,38 @@ pub(super) fn load(
     })?;
     scan_rows(db, rows, RowKind::BucketMeta, |id, row| {
         let bucket = pb::Bucket::decode(row).map_err(StoreError::on("decode", "bucket"))?;
-        catalog.put_bucket(super::buckets::bucket_from_row(id, bucket, catalog)?);
+        catalog.put_bucket(bucket_from_row(id, bucket, catalog)?);
         Ok(())
     })?;
     catalog.sort_account_buckets();
     catalog.publish(header.clone(), Some(load_topology(db, rows)?));
     Ok(header)
+}
+
+/// Builds a bucket from its row.
+fn bucket_from_row(id: &[u8], row: pb::Bucket, catalog: &Catalog) -> Result<Bucket, StoreError> {
+    let corrupt = |rule| StoreError::corrupt("bucket", rule);
+    let plan = plans::plan_from_pb(row.plan()).ok_or_else(|| corrupt("its plan is unknown"))?;
+    let terms = catalog
+        .plan(plan)
+        .ok_or_else(|| corrupt("its plan has no terms"))?;
+    let id = BucketId::parse(id).ok_or_else(|| corrupt("its name is malformed"))?;
+    let owner = row.account[..]
+        .try_into()
+        .map_err(|_| corrupt("its account is malformed"))?;
+    Ok(Bucket {
+        id,
+        owner: AccountId(owner),
+        access: plans::access_from_pb(row.access())
+            .ok_or_else(|| corrupt("its access is unknown"))?,
+        plan,
+        limits: terms.limits,
+        comment: row.comment,
+        created_at: row.created_at,
+        is_dropping: row.dropping,
+        dropped_in: row.dropped_in,
+        usage: Default::default(),
+    })
 }
 
 fn load_topology(db: &StateDb, rows: Rows) -> Result<Topology, StoreError> {

@@ -6,8 +6,9 @@ use std::io;
 
 use cloudkv_proto::v1 as pb;
 
+use super::feature_level::unsupported_item;
 use super::node_refusal::NodeRefusal;
-use super::state::{MetaState, unsupported_item};
+use super::state::MetaState;
 use super::topology::{NodeInfo, NodeState, Placement, Topology};
 use crate::raft::NodeId;
 use crate::store::RowBatch;
@@ -15,8 +16,6 @@ use crate::types::Nanos;
 
 /// Maximum length of an address, version or name, in bytes.
 const MAX_TEXT_BYTES: usize = 255;
-/// First feature level at which the names and removal times of nodes are stored.
-pub(crate) const NODE_NAMES_LEVEL: u32 = 5;
 /// Result of a command on nodes.
 pub(super) type NodeResponse = Result<(), NodeRefusal>;
 
@@ -27,13 +26,7 @@ impl MetaState {
         register: &pb::RegisterNode,
         batch: &mut RowBatch,
     ) -> io::Result<NodeResponse> {
-        let mut node = registered_node(&self.catalog.topology(), time, register);
-        if let Ok(node) = &mut node
-            && self.header.level >= NODE_NAMES_LEVEL
-            && register.name.len() <= MAX_TEXT_BYTES
-        {
-            node.name.clone_from(&register.name);
-        }
+        let node = registered_node(&self.catalog.topology(), time, register);
         self.write_node(node, batch)
     }
 
@@ -47,22 +40,8 @@ impl MetaState {
             |state| pb::NodeState::try_from(state).map_err(|_| unsupported_item("a node's state"));
         let (state, expected) = (parse(set.state)?, parse(set.expected)?);
         let node = node_with_state(&self.catalog.topology(), set.node, state, expected);
-        let node = node.map(|node| self.with_removal_time(node, time));
+        let node = node.map(|node| with_removal_time(node, time));
         self.write_node(node, batch)
-    }
-
-    /// Adds the removal time to a node that was just removed, from the feature level on that stores
-    /// it.
-    pub(super) fn with_removal_time(&self, node: NodeInfo, time: Nanos) -> NodeInfo {
-        let is_new = node.state == NodeState::Removed && node.removed_at == 0;
-        if !is_new || self.header.level < NODE_NAMES_LEVEL {
-            return node;
-        }
-        // A node that was removed before that level stays without a time.
-        let topology = self.catalog.topology();
-        let was_removed = topology.node(node.id).map(|old| old.state) == Some(NodeState::Removed);
-        let removed_at = if was_removed { 0 } else { time };
-        NodeInfo { removed_at, ..node }
     }
 
     pub(super) fn set_placement(
@@ -93,6 +72,18 @@ impl MetaState {
     }
 }
 
+/// Adds the removal time to a node that was just removed; one that it has already stays.
+pub(super) fn with_removal_time(node: NodeInfo, time: Nanos) -> NodeInfo {
+    if node.state == NodeState::Removed && node.removed_at == 0 {
+        NodeInfo {
+            removed_at: time,
+            ..node
+        }
+    } else {
+        node
+    }
+}
+
 /// Returns the node after its registration. Its region, state and joining time are kept.
 fn registered_node(
     topology: &Topology,
@@ -116,6 +107,11 @@ fn registered_node(
     if let Some(other) = node_at_address(topology, &register.rpc).filter(|other| *other != id) {
         return Err(NodeRefusal::AddressTaken { node: other });
     }
+    let name = if register.name.len() <= MAX_TEXT_BYTES {
+        register.name.clone()
+    } else {
+        known.map_or_else(String::new, |known| known.name.clone())
+    };
     Ok(NodeInfo {
         id,
         region,
@@ -125,7 +121,7 @@ fn registered_node(
         level: register.level,
         version: register.version.clone(),
         joined_at: known.map_or(time, |known| known.joined_at),
-        name: known.map_or_else(String::new, |known| known.name.clone()),
+        name,
         removed_at: 0,
     })
 }

@@ -1,17 +1,18 @@
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 use prost::Message;
 
-use super::CommandRefusal;
 use super::node_refusal::NodeRefusal;
 use super::test_fixture::{
     MetadataFixture, bootstrap_command, bootstrap_without_node, placement_command, registration,
     set_state_command,
 };
 use super::topology::{NodeState, Placement};
+use super::{CommandRefusal, MAX_FEATURE_LEVEL};
+use crate::raft::MachineState;
 use crate::store::RowBatch;
 
-/// Bootstrap of a cluster as release 0.1 wrote it, before there were nodes, and the digest of the
-/// state at that time. Neither is ever regenerated.
+/// Bootstrap of a cluster without a node as it is stored since release 0.1, and the digest of the
+/// state after it. Neither is ever changed.
 const BOOTSTRAP_0_1: &[u8] = b"\
     \x09\x07\x00\x00\x00\x00\x00\x00\x00\x12\x4b\x0a\x01\x63\x10\x04\x18\x01\x22\x02\x65\
     \x75\x29\x09\x00\x00\x00\x00\x00\x00\x00\x32\x0f\x08\x01\x10\x0a\x18\x90\x4e\x20\x40\
@@ -374,35 +375,63 @@ fn nodes_of_one_host_are_told_apart_by_their_addresses() {
 }
 
 #[test]
-fn names_and_times_of_removal_are_kept_from_their_level_on() {
+fn names_and_times_of_removal_are_kept() {
     let mut fixture = MetadataFixture::bootstrapped();
     let named = |node: u64| pb::RegisterNode {
         name: format!("node-{node}"),
         ..registration(node)
     };
-    fixture.apply(Command::RegisterNode(named(2))).unwrap();
-    fixture.apply(Command::RegisterNode(named(3))).unwrap();
     fixture
-        .apply(set_state_command(3, pb::NodeState::Removed))
+        .apply(Command::RegisterNode(registration(2)))
         .unwrap();
-    // The digest covers what older versions write.
-    let topology = fixture.topology();
-    assert_eq!(topology.node(2).unwrap().name, "");
-    assert_eq!(topology.node(2).unwrap().display_name(), "n2");
-    assert_eq!(topology.node(3).unwrap().removed_at, 0);
-    let level = pb::SetMetaLevel { level: 5 };
-    fixture.apply(Command::SetLevel(level)).unwrap();
+    assert_eq!(fixture.topology().node(2).unwrap().display_name(), "n2");
     fixture.apply(Command::RegisterNode(named(2))).unwrap();
     assert_eq!(fixture.topology().node(2).unwrap().display_name(), "node-2");
-    // A node that was removed before stays without a time.
-    fixture
-        .apply(set_state_command(3, pb::NodeState::Removed))
-        .unwrap();
-    assert_eq!(fixture.topology().node(3).unwrap().removed_at, 0);
-    fixture
-        .apply(set_state_command(2, pb::NodeState::Removed))
-        .unwrap();
+    let too_long = pb::RegisterNode {
+        name: "x".repeat(256),
+        ..registration(2)
+    };
+    fixture.apply(Command::RegisterNode(too_long)).unwrap();
+    let topology = fixture.topology();
+    let node = topology.node(2).unwrap();
+    assert_eq!((node.name.as_str(), node.removed_at), ("node-2", 0));
+    let removed = set_state_command(2, pb::NodeState::Removed);
+    fixture.apply(removed.clone()).unwrap();
     assert_eq!(fixture.topology().node(2).unwrap().removed_at, 1000);
+    let again = pb::MetaCommand {
+        time: 2000,
+        kind: Some(removed),
+    };
+    let mut batch = RowBatch::default();
+    fixture.state.apply(&again, &mut batch).unwrap().unwrap();
+    fixture.write_batch(batch);
+    assert_eq!(fixture.topology().node(2).unwrap().removed_at, 1000);
+}
+
+#[test]
+fn a_feature_level_of_a_later_version_stops_the_node() {
+    let later = MAX_FEATURE_LEVEL + 1;
+    let mut fixture = MetadataFixture::new(false);
+    let bootstrap = pb::BootstrapCluster {
+        level: later,
+        ..bootstrap_command()
+    };
+    let error = fixture
+        .try_apply(Command::Bootstrap(bootstrap))
+        .unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
+    fixture
+        .apply(Command::Bootstrap(bootstrap_command()))
+        .unwrap();
+    let set_level = |level| Command::SetLevel(pb::SetMetaLevel { level });
+    let error = fixture.try_apply(set_level(later)).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
+    assert!(error.to_string().contains("upgrade it"), "{error}");
+    assert_eq!(fixture.state.catalog().header().level, 1);
+    fixture.apply(set_level(MAX_FEATURE_LEVEL)).unwrap();
+    fixture.apply(set_level(0)).unwrap();
+    let header = fixture.state.catalog().header();
+    assert_eq!(header.level, MAX_FEATURE_LEVEL);
 }
 
 #[test]

@@ -11,10 +11,6 @@ pub(crate) const MAX_KEY_BYTES: u32 = 1024;
 /// Maximum size of a value in any plan, in bytes.
 pub(crate) const MAX_VALUE_BYTES: u32 = 1 << 20;
 
-/// First feature level of the metadata at which plans limit the bytes of a bucket: a node below it
-/// would drop that limit from its rows.
-pub(crate) const BYTE_LIMITS_LEVEL: u32 = 5;
-
 /// Limits of a bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BucketLimits {

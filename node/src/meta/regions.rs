@@ -9,14 +9,13 @@ use std::io;
 
 use cloudkv_proto::v1 as pb;
 
-use super::buckets::CommandRefusal;
-use super::state::{CommandResult, MetaState};
+use super::command_refusal::{CommandRefusal, CommandResult};
+use super::nodes::with_removal_time;
+use super::state::MetaState;
 use super::topology::{NodeInfo, NodeState};
 use crate::store::RowBatch;
 use crate::types::Nanos;
 
-/// First feature level of the metadata at which shards support the removal of a region.
-pub(crate) const REGION_REMOVAL_LEVEL: u32 = 4;
 /// Maximum length of a region's name, in bytes.
 const MAX_NAME_BYTES: usize = 63;
 
@@ -134,7 +133,7 @@ impl MetaState {
             .cloned();
         for node in affected {
             let state = NodeState::Removed;
-            let node = self.with_removal_time(NodeInfo { state, ..node }, time);
+            let node = with_removal_time(NodeInfo { state, ..node }, time);
             self.put_node(node, batch)?;
         }
         self.remove_dropped_buckets(batch);

@@ -1,44 +1,23 @@
-//! Replicated state of the metadata.
+//! Replicated state of the metadata: its rows, and the catalog that readers see.
 //!
-//! Invariants:
-//! - apply is a function of this state and the command: time and limits come with the command;
-//! - the catalog, in memory, matches the rows as of the last written batch. Commands are rare here,
-//!   so each is a batch of its own, and apply reads the catalog.
+//! Invariant: the catalog, in memory, matches the rows as of the last written batch. Commands are
+//! rare here, so each is a batch of its own, and apply reads the catalog.
 
 use std::io;
 use std::sync::Arc;
 
-use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
+use cloudkv_proto::v1 as pb;
 use prost::Message;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::buckets::CommandRefusal;
 use super::catalog::{Bucket, Catalog};
+use super::feature_level::unsupported_item;
 use super::load::load;
 use super::plans::{self, PlanTerms};
 use super::topology::{NodeInfo, Placement, Topology};
-use crate::raft::{MachineState, StateMachine};
 use crate::store::keys::{self, RowKind, Rows};
 use crate::store::{RowBatch, StateDb, StoreError};
 use crate::types::{AccountId, BucketId, Plan};
-
-/// Highest feature level that this version supports.
-pub(crate) const MAX_FEATURE_LEVEL: u32 = 5;
-
-/// The metadata state machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Meta;
-
-impl StateMachine for Meta {
-    type Command = pb::MetaCommand;
-    type CommandResult = CommandResult;
-    type State = MetaState;
-    // A region that is cut off serves the buckets that it knew before a crash.
-    const COMMITS_ARE_DURABLE: bool = true;
-}
-
-/// Result of a command.
-pub(crate) type CommandResult = Result<(), CommandRefusal>;
 
 /// Metadata state on this node.
 pub struct MetaState {
@@ -188,66 +167,17 @@ impl MetaState {
             None => batch.delete(key),
         }
     }
-}
 
-impl MachineState<Meta> for MetaState {
-    fn apply(
-        &mut self,
-        command: &pb::MetaCommand,
-        batch: &mut RowBatch,
-    ) -> io::Result<CommandResult> {
-        let time = command.time;
-        match &command.kind {
-            Some(Command::Bootstrap(bootstrap)) => self.bootstrap(time, bootstrap, batch),
-            Some(Command::CreateBucket(create)) => Ok(self.create_bucket(time, create, batch)),
-            Some(Command::ModifyBucket(modify)) => Ok(self.modify_bucket(modify, batch)),
-            Some(Command::DeleteBucket(delete)) => {
-                Ok(self.delete_bucket(time, &delete.bucket, batch))
-            }
-            Some(Command::BucketDropped(dropped)) => Ok(self.bucket_dropped(dropped, batch)),
-            Some(Command::ExpireAccounts(expire)) => Ok(self.expire_accounts(*expire, batch)),
-            Some(Command::SetPlanLimits(set)) => {
-                if let Some(limits) = &set.limits {
-                    self.put_plan(limits, batch)?;
-                }
-                Ok(Ok(()))
-            }
-            Some(Command::SetLevel(set)) => {
-                check_feature_level(set.level)?;
-                self.header.level = self.header.level.max(set.level);
-                Ok(Ok(()))
-            }
-            Some(Command::RegisterNode(register)) => Ok(self
-                .register_node(time, register, batch)?
-                .map_err(CommandRefusal::from)),
-            Some(Command::SetNodeState(set)) => Ok(self
-                .set_node_state(time, *set, batch)?
-                .map_err(CommandRefusal::from)),
-            Some(Command::SetPlacement(set)) => Ok(self
-                .set_placement(set, batch)?
-                .map_err(CommandRefusal::from)),
-            Some(Command::AddRegion(add)) => Ok(self.add_region(add)),
-            Some(Command::RegionJoined(joined)) => Ok(self.region_joined(joined.region)),
-            Some(Command::RemoveRegion(remove)) => Ok(self.remove_region(&remove.name)),
-            Some(Command::RegionReconciled(reconciled)) => {
-                self.region_reconciled(time, *reconciled, batch)
-            }
-            None => Err(unsupported_item("a command of a kind")),
-        }
-    }
-
-    fn is_scan(_command: &pb::MetaCommand) -> bool {
-        true
-    }
-
-    fn finish_batch(&mut self, batch: &mut RowBatch) {
+    /// Puts the header, as it is after the changes of a batch.
+    pub(super) fn put_header(&self, batch: &mut RowBatch) {
         batch.put(
             self.rows.single(RowKind::Header),
             self.header.encode_to_vec(),
         );
     }
 
-    fn batch_written(&mut self) {
+    /// Shows readers the changes of the batch that was just written.
+    pub(super) fn publish(&mut self) {
         let mut topology = None;
         let old = || Topology::clone(&self.catalog.topology());
         for staged in self.staged.drain(..) {
@@ -266,11 +196,8 @@ impl MachineState<Meta> for MetaState {
         self.catalog.publish(self.header.clone(), topology);
     }
 
-    fn empty_response() -> CommandResult {
-        Ok(())
-    }
-
-    fn reload(&mut self, rows: Rows) -> Result<(), StoreError> {
+    /// Drops the state, and reads it again from `rows`.
+    pub(super) fn load_rows(&mut self, rows: Rows) -> Result<(), StoreError> {
         // All rows are read before anything is replaced: meanwhile requests use the catalog, and
         // continue to do so if the rows can't be read.
         let catalog = Catalog::default();
@@ -280,20 +207,4 @@ impl MachineState<Meta> for MetaState {
         self.rows = rows;
         Ok(())
     }
-}
-
-pub(super) fn check_feature_level(level: u32) -> io::Result<()> {
-    if level > MAX_FEATURE_LEVEL {
-        Err(unsupported_item("a feature level"))
-    } else {
-        Ok(())
-    }
-}
-
-pub(super) fn unsupported_item(item: &str) -> io::Error {
-    let message = format!(
-        "the metadata log holds {item} that this version of cloudkv-node does not support: \
-         upgrade it"
-    );
-    io::Error::new(io::ErrorKind::Unsupported, message)
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 
-use super::CommandRefusal;
+use super::command_refusal::{CommandRefusal, CommandResult};
 use super::node_refusal::NodeRefusal;
 use super::nodes::NodeResponse;
 use super::plans::default_plans;
-use super::state::{CommandResult, MetaState};
+use super::state::MetaState;
 use super::topology::Topology;
 use crate::raft::MachineState;
 use crate::store::keys::{self, GroupId, Rows};

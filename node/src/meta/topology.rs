@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use cloudkv_proto::tls::host_of;
+use cloudkv_common::transport::tls::host_of;
 use cloudkv_proto::v1 as pb;
 
 use crate::raft::NodeId;
@@ -73,7 +73,7 @@ pub struct NodeInfo {
     pub joined_at: Nanos,
     /// Display name; if empty, the host of `rpc` is used.
     pub name: String,
-    /// Time of its removal; 0 if it isn't removed, or the time isn't known.
+    /// Time of its removal; 0 if it isn't removed.
     pub removed_at: Nanos,
 }
 
@@ -212,9 +212,7 @@ impl Topology {
     pub fn unique_name<'a>(&self, node: &'a NodeInfo) -> &'a str {
         let name = node.display_name();
         let has_this_name = |other: &NodeInfo| {
-            other.id != node.id
-                && other.state != NodeState::Removed
-                && other.display_name() == name
+            other.id != node.id && other.state != NodeState::Removed && other.display_name() == name
         };
         if self.nodes.iter().any(has_this_name) {
             return &node.rpc;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::raft::NodeId;
+use crate::types::NodeId;
 
 pub(crate) use self::byte_quota::ByteQuota;
 pub(crate) use self::usage_survey::{GrantDecision, UsageSurvey};

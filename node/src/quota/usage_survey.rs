@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::raft::NodeId;
+use crate::types::NodeId;
 
 /// Survey of a bucket's keys and quota. All nodes are asked for their leases first, and all shards
 /// for their numbers of keys afterwards, so that a write which ended in between is counted twice

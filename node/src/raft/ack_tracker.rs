@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::types::NodeId;
+use crate::types::NodeId;
 
 /// Acknowledgements of the members of one group.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::replica::ApplyProgress;
+use super::apply_progress::ApplyProgress;
 
 /// Placeholder while no leader was in contact.
 const UNKNOWN_INDEX: u64 = u64::MAX;

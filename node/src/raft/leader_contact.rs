@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::replica::ApplyProgress;
+use super::apply_progress::ApplyProgress;
 
 /// Placeholder while no leader has announced a commit index.
 const UNKNOWN_INDEX: u64 = u64::MAX;

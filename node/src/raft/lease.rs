@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::replica::ApplyProgress;
+use super::apply_progress::ApplyProgress;
 
 /// Expiry of a lease that never expires: that of a sole voter.
 const NO_EXPIRY: u64 = u64::MAX;

@@ -4,7 +4,7 @@
 //! snapshot that is being sent to it: else that member would need another snapshot, and another one
 //! after that. With each append it announces the position from which on it does, and the other
 //! members keep as much: so the next leader can go on. The size of the retained log is bounded on
-//! each node (`app/log_budget`), which releases it beyond that.
+//! each node (`log_budget`), which releases it beyond that.
 //!
 //! Invariant: a released part of the log is never retained again, so a member that needs it doesn't
 //! count any more.

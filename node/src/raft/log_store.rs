@@ -18,8 +18,8 @@ use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, RaftLogReader};
 use parking_lot::Mutex;
 
+use super::applied_position::persisted_index;
 use super::codec;
-use super::replica::persisted_index;
 use super::types::{Entry, LogId, StateMachine, TypeConfig, Vote};
 use crate::store::Engine;
 use crate::store::keys::GroupId;

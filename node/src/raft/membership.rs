@@ -22,7 +22,8 @@ use openraft::{BasicNode, EntryPayload, Precondition};
 use super::group::Group;
 use super::leadership::is_responsive;
 use super::query::query_state;
-use super::types::{CommittedLeaderId, LogId, Membership, NodeId, StateMachine};
+use super::types::{CommittedLeaderId, LogId, Membership, StateMachine};
+use crate::types::NodeId;
 
 /// Maximum duration of one step.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);

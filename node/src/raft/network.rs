@@ -30,9 +30,10 @@ use super::log_retention::LogRetention;
 use super::snapshot::SnapshotData;
 use super::snapshot_sender::send_snapshot;
 use super::snapshot_transfers::SnapshotTransfers;
-use super::types::{CommittedLeaderId, LogId, NodeId, StateMachine, TypeConfig, Vote};
+use super::types::{CommittedLeaderId, LogId, StateMachine, TypeConfig, Vote};
 use crate::rpc::{CallError, Peers, PendingReply, StreamKind};
 use crate::store::keys::GroupId;
+use crate::types::NodeId;
 
 /// Maximum number of appends in flight to one member of one group.
 const MAX_INFLIGHT_APPENDS: usize = 8;

@@ -19,9 +19,11 @@ use tonic::Status;
 
 use super::codec;
 use super::group::Group;
-use super::types::{NodeId, StateMachine};
+use super::refusal::not_here_reply;
+use super::types::StateMachine;
 use crate::rpc::{SnapshotAcks, SnapshotFrames};
 use crate::store::DiskState;
+use crate::types::NodeId;
 
 /// A group on this node, of any machine, as its other members call it.
 pub trait RaftMember: Send + Sync + 'static {
@@ -52,15 +54,6 @@ pub trait RaftMember: Send + Sync + 'static {
         frames: SnapshotFrames,
         acks: SnapshotAcks,
     ) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>>;
-}
-
-/// Builds a refusal: nothing was done.
-pub(crate) fn not_here_reply(message: impl Into<String>) -> reply::Body {
-    reply::Body::Refused(pb::Refused {
-        reason: pb::refused::Reason::NotHere.into(),
-        message: message.into(),
-        leader: 0,
-    })
 }
 
 impl<M: StateMachine> RaftMember for Group<M> {

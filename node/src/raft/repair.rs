@@ -30,8 +30,6 @@
 //! Without another voter there is nothing to copy: reads of damaged rows fail, all else goes on,
 //! and an entry that can't be applied because of the damage stops the group.
 
-use std::collections::BTreeSet;
-use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,21 +39,18 @@ use cloudkv_proto::v1::{call, reply};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use openraft::async_runtime::WatchReceiver;
-use openraft::{Raft, RaftLogReader};
-use parking_lot::Mutex;
-use tokio::time::Instant;
 use tonic::Status;
 
-use super::codec;
 use super::group::Group;
-use super::raft_member::not_here_reply;
-use super::replica::{PendingResponse, Replica, read_position};
+use super::refusal::not_here_reply;
+use super::replica::Replica;
 use super::snapshot::{self, SnapshotData};
 use super::snapshot_sender::send_snapshot;
-use super::types::{Entry, LogId, MachineState, NodeId, StateMachine, TypeConfig};
+use super::state_replacement::CATCH_UP_TIMEOUT;
+use super::types::StateMachine;
 use crate::rpc::StreamKind;
-use crate::store::keys::{GroupId, RowKind, Rows};
-use crate::store::{GroupDamage, RowBatch, Scan, StateDb, StoreError};
+use crate::store::Scan;
+use crate::types::NodeId;
 
 /// Interval between two steps of a repair.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
@@ -63,225 +58,6 @@ const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
 const MAX_REPAIR_INTERVAL: Duration = Duration::from_secs(60);
 /// Timeout of a request to the leader for a snapshot.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-/// Maximum wait for the leader to apply what the damaged replica had, and for that replica to
-/// receive the entries that the snapshot holds.
-const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
-/// Interval at which these entries are polled for.
-const CATCH_UP_INTERVAL: Duration = Duration::from_millis(20);
-
-/// Progress of a replica's repair, and what it needs.
-pub(super) struct Repair {
-    /// `None`: it can't be repaired, so damage found when applying stops the group.
-    context: Option<RepairContext>,
-    /// Position of the last batch that was written.
-    last_written: Option<LogId>,
-    /// Last entry that openraft counts as applied, while nothing is applied.
-    skipped_to: Option<LogId>,
-}
-
-struct RepairContext {
-    node: NodeId,
-    damage: Arc<GroupDamage>,
-}
-
-impl Repair {
-    pub(super) fn new(last_written: Option<LogId>) -> Self {
-        Self {
-            context: None,
-            last_written,
-            skipped_to: None,
-        }
-    }
-
-    pub(super) fn skipped_to(&self) -> Option<LogId> {
-        self.skipped_to
-    }
-
-    pub(super) fn record_written(&mut self, at: LogId) {
-        self.last_written = Some(at);
-    }
-}
-
-/// Error of replacing a replica's state.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ReplaceError {
-    /// The log lacks entries up to the snapshot's position yet.
-    #[error("the entries that the snapshot holds have not been received yet")]
-    Ahead,
-    /// The replica has more than the snapshot, or isn't damaged.
-    #[error("the snapshot can't be used: {0}")]
-    Unusable(&'static str),
-    /// The storage failed.
-    #[error(transparent)]
-    Storage(#[from] io::Error),
-}
-
-impl From<StoreError> for ReplaceError {
-    fn from(error: StoreError) -> Self {
-        Self::Storage(error.into())
-    }
-}
-
-impl<M: StateMachine> Replica<M> {
-    /// Enables repairs of the replica on `node` when `damage` is found.
-    pub(super) fn with_repair(mut self, node: NodeId, damage: Arc<GroupDamage>) -> Self {
-        self.repair.context = Some(RepairContext { node, damage });
-        self
-    }
-
-    /// Handles an entry that couldn't be applied. If the state is damaged and other voters have it,
-    /// nothing is applied from this entry on, until the state is replaced; any other error is
-    /// returned.
-    pub(super) fn stall_on_damage(&mut self, at: LogId, error: io::Error) -> io::Result<()> {
-        let Some(means) = &self.repair.context else {
-            return Err(error);
-        };
-        let has_others = self.membership.voter_ids().any(|id| id != means.node);
-        if !has_others || !StoreError::is_io_damage(&error) {
-            return Err(error);
-        }
-        // Before the state can be taken for that of the leader.
-        self.progress.set_stalled(true);
-        means.damage.record(self.rows.generation(), &error);
-        self.discard_unwritten();
-        self.repair.skipped_to = Some(at);
-        Ok(())
-    }
-
-    /// Resets position and membership to what was written.
-    fn discard_unwritten(&mut self) {
-        self.applied = self.repair.last_written;
-        if self.membership.log_id() > &self.applied {
-            let stored = self.db.get(&self.rows.single(RowKind::Membership));
-            let stored = stored.ok().flatten().map(codec::decode_membership);
-            self.membership = stored.and_then(Result::ok).unwrap_or_default();
-        }
-    }
-
-    /// Records an entry that isn't applied.
-    pub(super) async fn skip_entry(
-        &mut self,
-        at: LogId,
-        batch: &mut RowBatch,
-        answers: &mut Vec<PendingResponse<M>>,
-    ) -> io::Result<()> {
-        // Applied before the replica was stalled.
-        self.commit(std::mem::take(batch), std::mem::take(answers))
-            .await?;
-        self.repair.skipped_to = Some(at);
-        Ok(())
-    }
-
-    /// Returns whether everything that was applied is written.
-    pub(super) fn is_all_written(&self) -> bool {
-        self.applied == self.repair.last_written
-    }
-
-    /// Ends the repair: the state is intact.
-    pub(super) fn finish_repair(&mut self) {
-        self.repair.skipped_to = None;
-        self.repair.last_written = self.applied;
-        if let Some(means) = &self.repair.context {
-            means.damage.replaced_by(self.rows.generation());
-        }
-        self.progress.set_stalled(false);
-    }
-
-    /// Replaces the damaged state by a snapshot that was received into `rows`, and applies the
-    /// entries that were skipped since.
-    async fn replace_state(&mut self, rows: Rows) -> Result<(), ReplaceError> {
-        if !self.progress.is_stalled() {
-            return Err(ReplaceError::Unusable("the state is not damaged any more"));
-        }
-        let (position, membership) = read_position(&self.db, rows)?;
-        let passed = self.repair.skipped_to.max(self.applied);
-        if position < self.applied {
-            return Err(ReplaceError::Unusable("the damaged state is newer"));
-        }
-        if position > passed {
-            return Err(ReplaceError::Ahead);
-        }
-        let (db, old) = (self.db.clone(), self.rows);
-        let data = SnapshotData::received(db.clone(), rows);
-        verify_readable(&db, rows).await?;
-        let generations = self.generations.clone();
-        tokio::task::spawn_blocking(move || {
-            snapshot::install_generation(&db, old, &data, &generations)
-        })
-        .await
-        .map_err(io::Error::other)??;
-        self.state.reload(rows)?;
-        self.rows = rows;
-        self.applied = position;
-        self.repair.last_written = position;
-        self.membership = membership;
-        self.publish();
-        self.replay(passed).await?;
-        self.finish_repair();
-        self.publish();
-        let db = self.db.clone();
-        tokio::task::spawn_blocking(move || snapshot::remove_generation(&db, old))
-            .await
-            .map_err(io::Error::other)??;
-        Ok(())
-    }
-
-    /// Applies the entries of the log up to `last`. No proposer waits for their responses.
-    async fn replay(&mut self, last: Option<LogId>) -> io::Result<()> {
-        let mut log = self.log.clone();
-        let end = last.map_or(0, |at| at.index + 1);
-        let mut next = self.applied.map_or(0, |at| at.index + 1);
-        while next < end {
-            let entries = log.limited_get_log_entries(next, end).await?;
-            if entries.first().map(|entry| entry.log_id.index) != Some(next) {
-                return Err(io::Error::other(
-                    "replay log: it lacks entries behind the state",
-                ));
-            }
-            let replayed = self.replay_entries(entries).await;
-            if replayed.is_err() {
-                self.discard_unwritten();
-            }
-            next = replayed?;
-            tokio::task::yield_now().await;
-        }
-        Ok(())
-    }
-
-    /// Applies entries, and returns the index after the last one.
-    async fn replay_entries(&mut self, entries: Vec<Entry<M>>) -> io::Result<u64> {
-        let mut batch = RowBatch::default();
-        let mut next = 0;
-        for entry in entries {
-            next = entry.log_id.index + 1;
-            let alone = Self::is_scan(&entry);
-            if alone {
-                self.commit(std::mem::take(&mut batch), Vec::new()).await?;
-            }
-            self.apply_to_batch(entry, &mut batch)?;
-            if alone {
-                self.commit(std::mem::take(&mut batch), Vec::new()).await?;
-            }
-        }
-        self.commit(batch, Vec::new()).await?;
-        Ok(next)
-    }
-}
-
-/// Reads all rows of a generation: a copy that can't be read must not become the current one.
-async fn verify_readable(db: &StateDb, rows: Rows) -> io::Result<()> {
-    let db = db.clone();
-    let read = tokio::task::spawn_blocking(move || {
-        let (from, to) = rows.bounds();
-        let scan = Scan {
-            from,
-            to,
-            fill_cache: false,
-        };
-        db.scan(scan, |_, _| ControlFlow::Continue(()))
-    });
-    Ok(read.await.map_err(io::Error::other)??)
-}
 
 /// Stops applying, if the state is damaged.
 fn stall_if_damaged<M: StateMachine>(replica: &mut Replica<M>) -> BoxFuture<'_, ()> {
@@ -293,56 +69,7 @@ fn stall_if_damaged<M: StateMachine>(replica: &mut Replica<M>) -> BoxFuture<'_, 
     std::future::ready(()).boxed()
 }
 
-/// Replaces a damaged state by a snapshot that was received completely into `rows`. No other
-/// snapshot may be received meanwhile.
-pub(super) async fn replace_damaged_state<M: StateMachine>(
-    raft: &Raft<TypeConfig<M>, Replica<M>>,
-    group: GroupId,
-    rows: Rows,
-) -> Result<(), Status> {
-    let until = Instant::now() + CATCH_UP_TIMEOUT;
-    loop {
-        let replaced = raft.with_state_machine(move |replica| replica.replace_state(rows).boxed());
-        let replaced = replaced.await;
-        match replaced.map_err(|error| Status::unavailable(error.to_string()))? {
-            Ok(()) => {
-                tracing::info!(%group, "damaged state replaced by the leader's");
-                return Ok(());
-            }
-            Err(ReplaceError::Ahead) if Instant::now() < until => {
-                tokio::time::sleep(CATCH_UP_INTERVAL).await;
-            }
-            Err(error) => {
-                tracing::warn!(%group, %error, "damaged state not replaced");
-                return Err(Status::failed_precondition(error.to_string()));
-            }
-        }
-    }
-}
-
-/// Members to which this leader is sending its state for a repair.
-pub(super) type RepairSends = Arc<Mutex<BTreeSet<NodeId>>>;
-
-/// Guard held while the state is sent to a member.
-struct RepairSendGuard(RepairSends, NodeId);
-
-impl Drop for RepairSendGuard {
-    fn drop(&mut self) {
-        self.0.lock().remove(&self.1);
-    }
-}
-
 impl<M: StateMachine> Group<M> {
-    /// Returns whether other nodes vote in the group: they have its state, too.
-    pub fn has_other_voters(&self) -> bool {
-        self.raft().voter_ids().any(|id| id != self.node())
-    }
-
-    /// Returns whether this node's state is damaged, and can be replaced by another voter's.
-    pub fn is_in_repair(&self) -> bool {
-        self.damage().is_damaged() && self.has_other_voters()
-    }
-
     /// Repairs this node's state whenever damage is found. Never returns.
     pub async fn run_repair(self: Arc<Self>) {
         // A disk that has damaged one block may have damaged others: everything is read, once,
@@ -433,10 +160,9 @@ impl<M: StateMachine> Group<M> {
         if !self.may_read() || !(voters.contains(&to) || learners.contains(&to)) {
             return not_here_reply("this node does not lead the group, or the other is no member");
         }
-        if !self.repair_sends().lock().insert(to) {
+        let Some(resending) = self.repair_sends().begin(to) else {
             return reply::Body::Snapshot(pb::SnapshotPromise {});
-        }
-        let resending = RepairSendGuard(self.repair_sends().clone(), to);
+        };
         let vote = self.raft().metrics().borrow_watched().vote;
         let (id, db, peers) = (self.id(), self.engine().state.clone(), self.peers().clone());
         let (progress, at_least) = (self.shared_progress(), request.at_least);

@@ -11,99 +11,26 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{BasicNode, EntryPayload, SnapshotMeta};
-use tokio::sync::Notify;
 
+use super::applied_position::read_position;
+use super::apply_progress::ApplyProgress;
 use super::codec;
 use super::log_store::LogStore;
-use super::repair::Repair;
+use super::repair_state::{RepairContext, RepairState};
 use super::snapshot::{self, GenerationAllocator, SnapshotBuilder, SnapshotData};
 use super::types::{
-    CommittedLeaderId, Entry, LogId, MachineState, NodeId, StateMachine, StoredMembership,
-    TypeConfig,
+    CommittedLeaderId, Entry, LogId, MachineState, StateMachine, StoredMembership, TypeConfig,
 };
 use crate::store::keys::{GroupId, RowKind, Rows};
-use crate::store::{RowBatch, StateDb, StoreError};
+use crate::store::{GroupDamage, RowBatch, StateDb, StoreError};
+use crate::types::NodeId;
 
 /// Size at which a batch is written, even if more entries wait: bounds its memory.
 const MAX_BATCH_BYTES: usize = 4 << 20;
-
-/// Progress of applying a group's entries, for readers on any thread.
-#[derive(Debug, Default)]
-pub struct ApplyProgress {
-    term: AtomicU64,
-    index: AtomicU64,
-    /// Set while nothing is applied until the state is replaced: see `repair`.
-    stalled: AtomicBool,
-    /// Number of tasks that wait for an index: waking them costs something, and there is nearly
-    /// always none.
-    waiters: AtomicU64,
-    advanced: Notify,
-}
-
-impl ApplyProgress {
-    /// Term of the last applied entry.
-    pub fn applied_term(&self) -> u64 {
-        self.term.load(Ordering::Acquire)
-    }
-
-    /// Index of the last applied entry.
-    pub fn applied_index(&self) -> u64 {
-        self.index.load(Ordering::Acquire)
-    }
-
-    /// Returns whether nothing is applied: what was acknowledged may not be in the state.
-    pub fn is_stalled(&self) -> bool {
-        self.stalled.load(Ordering::Acquire)
-    }
-
-    pub(super) fn set_stalled(&self, stalled: bool) {
-        self.stalled.store(stalled, Ordering::Release);
-    }
-
-    pub(super) fn publish(&self, term: u64, index: u64) {
-        self.index.store(index, Ordering::SeqCst);
-        self.term.store(term, Ordering::Release);
-        if self.waiters.load(Ordering::SeqCst) > 0 {
-            self.advanced.notify_waiters();
-        }
-    }
-
-    /// Waits until the entry at `index` is applied.
-    pub(super) async fn wait_for_index(&self, index: u64) {
-        if self.applied_index() >= index {
-            return;
-        }
-        let _waits = WaiterGuard::new(&self.waiters);
-        loop {
-            let advanced = self.advanced.notified();
-            if self.index.load(Ordering::SeqCst) >= index {
-                return;
-            }
-            advanced.await;
-        }
-    }
-}
-
-/// Counts a waiting task until it is dropped.
-struct WaiterGuard<'a>(&'a AtomicU64);
-
-impl<'a> WaiterGuard<'a> {
-    fn new(waiting: &'a AtomicU64) -> Self {
-        waiting.fetch_add(1, Ordering::SeqCst);
-        Self(waiting)
-    }
-}
-
-impl Drop for WaiterGuard<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
 
 /// Replica of a group on this node.
 pub(super) struct Replica<M: StateMachine> {
@@ -114,11 +41,12 @@ pub(super) struct Replica<M: StateMachine> {
     pub(super) applied: Option<LogId>,
     pub(super) membership: StoredMembership,
     pub(super) progress: Arc<ApplyProgress>,
-    pub(super) repair: Repair,
+    pub(super) repair: RepairState,
     pub(super) generations: GenerationAllocator,
 }
 
-pub(super) type PendingResponse<M> = (
+/// Response to send once an entry's effects are written, and the proposer that waits for it.
+type PendingResponse<M> = (
     ApplyResponder<TypeConfig<M>>,
     <M as StateMachine>::CommandResult,
 );
@@ -145,11 +73,17 @@ impl<M: StateMachine> Replica<M> {
             applied,
             membership,
             progress,
-            repair: Repair::new(applied),
+            repair: RepairState::new(applied),
             generations: GenerationAllocator::after(rows),
         };
         replica.publish();
         Ok(replica)
+    }
+
+    /// Enables repairs of the replica on `node` when `damage` is found.
+    pub(super) fn with_repair(mut self, node: NodeId, damage: Arc<GroupDamage>) -> Self {
+        self.repair.context = Some(RepairContext { node, damage });
+        self
     }
 
     /// Progress of applying entries.
@@ -225,13 +159,71 @@ impl<M: StateMachine> Replica<M> {
             codec::encode_log_id(&position),
         );
         self.db.write(batch)?;
-        self.repair.record_written(position);
+        self.repair.last_written = Some(position);
         self.state.batch_written();
         self.publish();
         for (responder, response) in answers {
             responder.send(response);
         }
         Ok(())
+    }
+
+    /// Handles an entry that couldn't be applied. If the state is damaged and other voters have it,
+    /// nothing is applied from this entry on, until the state is replaced; any other error is
+    /// returned.
+    fn stall_on_damage(&mut self, at: LogId, error: io::Error) -> io::Result<()> {
+        let Some(means) = &self.repair.context else {
+            return Err(error);
+        };
+        let has_others = self.membership.voter_ids().any(|id| id != means.node);
+        if !has_others || !StoreError::is_io_damage(&error) {
+            return Err(error);
+        }
+        // Before the state can be taken for that of the leader.
+        self.progress.set_stalled(true);
+        means.damage.record(self.rows.generation(), &error);
+        self.discard_unwritten();
+        self.repair.skipped_to = Some(at);
+        Ok(())
+    }
+
+    /// Resets position and membership to what was written.
+    pub(super) fn discard_unwritten(&mut self) {
+        self.applied = self.repair.last_written;
+        if self.membership.log_id() > &self.applied {
+            let stored = self.db.get(&self.rows.single(RowKind::Membership));
+            let stored = stored.ok().flatten().map(codec::decode_membership);
+            self.membership = stored.and_then(Result::ok).unwrap_or_default();
+        }
+    }
+
+    /// Records an entry that isn't applied.
+    async fn skip_entry(
+        &mut self,
+        at: LogId,
+        batch: &mut RowBatch,
+        answers: &mut Vec<PendingResponse<M>>,
+    ) -> io::Result<()> {
+        // Applied before the replica was stalled.
+        self.commit(std::mem::take(batch), std::mem::take(answers))
+            .await?;
+        self.repair.skipped_to = Some(at);
+        Ok(())
+    }
+
+    /// Returns whether everything that was applied is written.
+    fn is_all_written(&self) -> bool {
+        self.applied == self.repair.last_written
+    }
+
+    /// Ends the repair: the state is intact.
+    pub(super) fn finish_repair(&mut self) {
+        self.repair.skipped_to = None;
+        self.repair.last_written = self.applied;
+        if let Some(means) = &self.repair.context {
+            means.damage.replaced_by(self.rows.generation());
+        }
+        self.progress.set_stalled(false);
     }
 
     fn snapshot_meta(&self) -> SnapshotMeta<CommittedLeaderId, NodeId, BasicNode> {
@@ -242,37 +234,13 @@ impl<M: StateMachine> Replica<M> {
     }
 }
 
-/// Reads the position and the members that a generation's rows hold. Blocks.
-pub(super) fn read_position(
-    db: &StateDb,
-    rows: Rows,
-) -> io::Result<(Option<LogId>, StoredMembership)> {
-    let applied = db
-        .get(&rows.single(RowKind::Applied))?
-        .map(codec::decode_log_id)
-        .transpose()?;
-    let membership = db.get(&rows.single(RowKind::Membership))?;
-    let membership = membership.map(codec::decode_membership).transpose()?;
-    Ok((applied, membership.unwrap_or_default()))
-}
-
-/// Index of the last entry whose effects are flushed: a crash doesn't lose them.
-pub(super) fn persisted_index(db: &StateDb, group: GroupId) -> io::Result<Option<u64>> {
-    let rows = snapshot::persisted_rows(db, group)?;
-    let applied = db.get_persisted(&rows.single(RowKind::Applied))?;
-    Ok(applied
-        .map(codec::decode_log_id)
-        .transpose()?
-        .map(|id| id.index))
-}
-
 impl<M: StateMachine> RaftStateMachine<TypeConfig<M>> for Replica<M> {
     type SnapshotData = SnapshotData;
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
         Ok((
-            self.repair.skipped_to().or(self.applied),
+            self.repair.skipped_to.or(self.applied),
             self.membership.clone(),
         ))
     }

@@ -28,10 +28,11 @@ use tonic::Status;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::codec;
-use super::types::{CommittedLeaderId, NodeId, StateMachine, TypeConfig, Vote};
+use super::types::{CommittedLeaderId, StateMachine, TypeConfig, Vote};
 use crate::background::BackgroundScheduler;
 use crate::store::keys::{self, GroupId, RowKind, Rows};
 use crate::store::{RowBatch, Scan, StateDb, StoreError};
+use crate::types::NodeId;
 
 /// Approximate size of the rows in a chunk.
 const CHUNK_BYTES: usize = 256 << 10;

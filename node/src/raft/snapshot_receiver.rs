@@ -29,11 +29,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
+use super::applied_position::read_position;
 use super::codec;
-use super::repair;
-use super::replica::{self, Replica};
+use super::replica::Replica;
 use super::snapshot::{self, GenerationAllocator, SnapshotChecksum, SnapshotData};
-use super::snapshot_transfers::{SnapshotTransfer, SnapshotTransfers, TransferDirection};
+use super::snapshot_transfers::{
+    RESUME_TIMEOUT, SnapshotTransfer, SnapshotTransfers, TransferDirection,
+};
+use super::state_replacement::replace_damaged_state;
 use super::types::{LogId, StateMachine, StoredMembership, TypeConfig, Vote};
 use crate::rpc::{SnapshotAcks, SnapshotFrames};
 use crate::store::keys::{GroupId, Rows};
@@ -41,8 +44,6 @@ use crate::store::{StateDb, StoreError};
 
 /// Time without a chunk after which a sender's connection is given up, though it may resume.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Time for which a partial snapshot is kept for its sender to resume.
-pub(super) const RESUME_TIMEOUT: Duration = Duration::from_secs(90);
 /// Maximum wait for the previous connection to stop.
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -332,7 +333,7 @@ impl<M: StateMachine> SnapshotReceiver<M> {
         head: &SnapshotHeader,
     ) -> Result<(), ReceiveError> {
         let (db, rows) = (self.db.clone(), partial.rows);
-        let read = tokio::task::spawn_blocking(move || replica::read_position(&db, rows)).await;
+        let read = tokio::task::spawn_blocking(move || read_position(&db, rows)).await;
         let (position, _) = read
             .map_err(std::io::Error::other)
             .flatten()
@@ -380,7 +381,7 @@ impl<M: StateMachine> SnapshotReceiver<M> {
     /// Replaces this member's damaged state by what was received.
     async fn repair(&self, partial: PartialSnapshot, head: SnapshotHeader) -> Result<Vote, Status> {
         let rows = partial.rows;
-        let replaced = repair::replace_damaged_state(&self.raft, self.group, rows).await;
+        let replaced = replace_damaged_state(&self.raft, self.group, rows).await;
         let current = snapshot::current_rows(&self.db, self.group).map_err(storage_error)?;
         if current != rows {
             self.discard(Some(partial)).await.map_err(storage_error)?;

@@ -14,11 +14,12 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use super::group::{Group, GroupSettings};
+use super::group::Group;
+use super::group::settings::GroupSettings;
 use super::snapshot::{self, SnapshotData};
 use super::snapshot_transfers::SnapshotSettings;
 use super::storage_tests::{GROUP, apply, open, put};
-use super::types::{NodeId, Vote};
+use super::types::Vote;
 use crate::background::BackgroundScheduler;
 use crate::rpc::{
     Dialer, Peers, PeersSettings, RpcClientSettings, RpcRuntimes, SnapshotAcks, SnapshotFrames,
@@ -26,6 +27,7 @@ use crate::rpc::{
 use crate::shard::{Shard, ShardState};
 use crate::store::keys::{RowKind, Rows};
 use crate::store::{Engine, EngineSettings};
+use crate::types::NodeId;
 
 const BUCKET: &[u8; 14] = b"aABCDEFGHIJKLM";
 /// Number of records in a snapshot: several chunks of them.

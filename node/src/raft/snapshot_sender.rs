@@ -27,10 +27,12 @@ use tonic::{Code, Status, Streaming};
 
 use super::codec;
 use super::snapshot::SnapshotData;
-use super::snapshot_receiver::RESUME_TIMEOUT;
-use super::snapshot_transfers::{SnapshotTransfer, SnapshotTransfers, TransferDirection};
-use super::types::{NodeId, Vote};
+use super::snapshot_transfers::{
+    RESUME_TIMEOUT, SnapshotTransfer, SnapshotTransfers, TransferDirection,
+};
+use super::types::Vote;
 use crate::rpc::Peers;
+use crate::types::NodeId;
 
 /// Maximum number of chunks in flight.
 const MAX_UNACKED_CHUNKS: usize = 4;

@@ -26,13 +26,14 @@ use super::snapshot_transfers::{
     SnapshotSettings, SnapshotTransfers, TransferDirection, TransferStatus,
 };
 use super::storage_tests::{GROUP, apply, open, put};
-use super::types::{NodeId, Vote};
+use super::types::Vote;
 use crate::rpc::{
     BulkCopyStream, PeerIdentity, Peers, RpcHandler, RpcRuntimes, RpcServerContext, SnapshotAcks,
     SnapshotFrames, StreamDrain, serve,
 };
 use crate::shard::Shard;
 use crate::store::{Engine, EngineSettings};
+use crate::types::NodeId;
 
 const RECEIVER: NodeId = 1;
 const SENDER: NodeId = 2;

@@ -15,10 +15,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::types::NodeId;
 use crate::background::BackgroundScheduler;
 use crate::store::keys::GroupId;
+use crate::types::NodeId;
 
+/// Time for which a partial snapshot is kept for its sender to resume.
+pub(super) const RESUME_TIMEOUT: Duration = Duration::from_secs(90);
 /// Maximum time for the leader to learn that a snapshot which it has sent is installed.
 const LOG_RETENTION_TIMEOUT: Duration = Duration::from_secs(60);
 /// Maximum number of snapshots that a node sends at once: others wait, so that those in progress

@@ -14,9 +14,7 @@ use prost::Message;
 
 use crate::store::keys::Rows;
 use crate::store::{RowBatch, StoreError};
-
-/// Number of a node, assigned once when it joins a cluster.
-pub(crate) type NodeId = u64;
+use crate::types::NodeId;
 
 /// A replicated state machine, described by its types.
 pub trait StateMachine:

@@ -13,11 +13,11 @@
 
 use std::time::Duration;
 
-use cloudkv_proto::tls::{PeerIdentity, host_of};
+use cloudkv_common::transport::tls::{PeerIdentity, host_of};
 use tonic::{Request, Status};
 
 use super::peers::Peers;
-use crate::raft::NodeId;
+use crate::types::NodeId;
 
 /// Interval at which the node number of an open stream is checked again.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(1);

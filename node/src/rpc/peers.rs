@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use cloudkv_common::rpc::{
-    CallError, CallQueueBudget, Greeting, PendingReply, RpcClient, RpcClientSettings, StreamKind,
-    with_keep_alive, without_keep_alive,
-};
 use cloudkv_common::server::current_worker;
-use cloudkv_proto::tls::{Dialer, host_of};
+use cloudkv_common::transport::tls::{Dialer, host_of};
+use cloudkv_common::transport::{
+    CallError, CallQueueBudget, Greeting, PendingReply, RpcClient, RpcClientSettings, StreamKind,
+    StreamProtocol, with_keep_alive, without_keep_alive,
+};
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_client::NodeClient;
 use futures_util::{Stream, StreamExt};
@@ -21,8 +21,8 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
-use super::server::RpcRuntimes;
-use crate::raft::NodeId;
+use super::runtimes::RpcRuntimes;
+use crate::types::NodeId;
 
 /// Time without progress after which sending a snapshot fails.
 const SNAPSHOT_STALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -215,8 +215,10 @@ impl Peers {
             settings.max_calls =
                 (settings.max_calls / self.settings.runtimes.workers.len().max(1)).max(1);
         }
-        let greeting = self.greeting(node);
-        RpcClient::start(runtime, dialer, greeting, kind, address, settings, budget)
+        let (greeting, protocol) = (self.greeting(node), StreamProtocol::Grpc(kind));
+        RpcClient::start(
+            runtime, dialer, greeting, protocol, address, settings, budget,
+        )
     }
 
     fn queue_budget(&self) -> CallQueueBudget {
@@ -236,10 +238,7 @@ impl Peers {
         let peer = peers.get(&node).ok_or(CallError::Unsent)?;
         let client = match kind {
             StreamKind::Raft => &peer.raft,
-            // Only routers call on the streams for users' requests.
-            StreamKind::Forwarded | StreamKind::Users => {
-                peer.keys_client().ok_or(CallError::Unsent)?
-            }
+            StreamKind::Forwarded => peer.keys_client().ok_or(CallError::Unsent)?,
             StreamKind::Geo => peer.geo.get_or_init(|| {
                 let address = peer.address.subscribe();
                 let rest = &self.settings.runtimes.general;
@@ -270,7 +269,7 @@ impl Peers {
         let peer = peers.get(&node)?;
         Some(match kind {
             StreamKind::Raft => peer.raft.connected(),
-            StreamKind::Forwarded | StreamKind::Users => peer.keys_client()?.connected(),
+            StreamKind::Forwarded => peer.keys_client()?.connected(),
             StreamKind::Geo => peer.geo.get()?.connected(),
         })
     }

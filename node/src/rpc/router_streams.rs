@@ -4,33 +4,25 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloudkv_common::rpc::frames::{FrameReader, FrameWriter, split};
-use cloudkv_common::rpc::headers::TABLE_VERSION;
-use cloudkv_common::rpc::{StreamKind, check_user_greeting};
-use cloudkv_proto::tls::{Connections, PeerIdentity, PeerStream};
-use cloudkv_proto::v1 as pb;
+use cloudkv_common::transport::tls::{Connections, PeerIdentity, PeerStream};
+use cloudkv_common::transport::{GreetedConnection, StreamHandler, UserStream};
+use cloudkv_proto::v1::{self as pb, call, reply};
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::Status;
 use tonic::transport::server::Connected;
 
 use super::authorization::check_forwarder;
-use super::exchange::{CallReader, Disconnected, ReplyWriter, exchange};
-use super::server::RpcServerContext;
+use super::handler::RpcHandler;
+use super::server_context::RpcServerContext;
 
 /// Maximum number of routers' connections: each router has one from each of its threads.
 const MAX_ROUTER_CONNECTIONS: usize = 4096;
 /// Timeout of a router's greeting.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
-/// Interval of the checks whether a router has sent a frame, as it does every second.
-const LIVENESS_CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// Number of consecutive checks without a frame after which a router is disconnected.
-const MAX_MISSED_CHECKS: u32 = 3;
-/// Timeout of sending one frame of replies to a router.
-const SEND_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// Returns permits for the connections of routers on all threads.
 pub(super) fn router_connection_permits() -> Arc<Semaphore> {
@@ -64,13 +56,8 @@ async fn serve_router(
     _permit: OwnedSemaphorePermit,
 ) {
     let caller = stream.connect_info();
-    let (calls, replies) = split(stream);
-    let greeting = tokio::time::timeout(
-        GREETING_TIMEOUT,
-        accept_greeting(calls, replies, (&context, &caller)),
-    )
-    .await;
-    let (calls, replies, _drain_token) = match greeting {
+    let greeting = accept_greeting(stream, &context, &caller);
+    let (stream, _drain_token) = match tokio::time::timeout(GREETING_TIMEOUT, greeting).await {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => return tracing::debug!(%error, "router refused"),
         Err(_) => {
@@ -78,98 +65,50 @@ async fn serve_router(
         }
     };
     let drain = context.drain.started();
-    // A router has no node number.
-    let from = (0, StreamKind::Users);
-    exchange(from, context.handler, calls, replies, drain).await;
+    stream.serve(UserRequests(context.handler), drain).await;
 }
 
 /// Reads a router's greeting, and replies whether it is accepted. While the returned token lives, a
 /// drain of the node waits for the stream.
 async fn accept_greeting(
-    mut calls: FrameReader,
-    mut replies: FrameWriter,
-    (context, caller): (&RpcServerContext, &PeerIdentity),
-) -> io::Result<(RouterCalls, RouterReplies, TaskTrackerToken)> {
-    let greeting = calls.next::<pb::UserGreeting>().await?;
-    let greeting = greeting.ok_or(io::ErrorKind::UnexpectedEof)?;
+    stream: PeerStream,
+    context: &RpcServerContext,
+    caller: &PeerIdentity,
+) -> io::Result<(UserStream, TaskTrackerToken)> {
+    let connection = GreetedConnection::read(stream).await?;
     // From here on a node that drains waits for the calls that the router will have sent.
     let drain_token = context.drain.streams().token();
-    let checked = if context.drain.started().is_cancelled() {
+    let accepted = if context.drain.is_started() {
         Err(Status::unavailable("the node is stopping"))
     } else {
         let identity = &context.identity;
-        check_user_greeting(&greeting, &identity.cluster_id, identity.node_id)
+        connection
+            .check(&identity.cluster_id, identity.node_id)
             .and_then(|()| check_forwarder(caller, &context.peers))
     };
-    let welcome = match &checked {
-        Ok(()) => pb::UserWelcome {
-            headers: TABLE_VERSION,
-            ..Default::default()
-        },
-        Err(refused) => pb::UserWelcome {
-            code: i32::from(refused.code()).unsigned_abs(),
-            message: refused.message().to_owned(),
-            headers: TABLE_VERSION,
-        },
-    };
-    replies.send(&welcome).await?;
-    checked.map_err(io::Error::other)?;
-    calls.set_max_frame_bytes(context.message_bytes);
-    replies.set_max_frame_bytes(context.message_bytes);
-    let mut checks = tokio::time::interval(LIVENESS_CHECK_INTERVAL);
-    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let calls = RouterCalls {
-        frames: calls,
-        checks,
-        missed_checks: 0,
-    };
-    Ok((calls, RouterReplies(replies), drain_token))
+    let stream = connection.reply(accepted, context.message_bytes).await?;
+    Ok((stream, drain_token))
 }
 
-/// Calls from a router.
-struct RouterCalls {
-    frames: FrameReader,
-    checks: Interval,
-    /// Number of checks since the last frame.
-    missed_checks: u32,
-}
+/// Handler of the calls on the stream of a router: users' requests, and nothing else.
+struct UserRequests(Arc<dyn RpcHandler>);
 
-impl CallReader for RouterCalls {
-    async fn next(&mut self) -> Result<Option<pb::CallFrame>, Disconnected> {
-        loop {
-            tokio::select! {
-                frame = self.frames.next() => {
-                    self.missed_checks = 0;
-                    return frame.map_err(|error| {
-                        tracing::debug!(%error, "router connection failed");
-                        Disconnected
-                    });
-                }
-                _ = self.checks.tick() => {
-                    self.missed_checks += 1;
-                    if self.missed_checks > MAX_MISSED_CHECKS {
-                        tracing::debug!("router sent no sign of life, disconnecting");
-                        return Err(Disconnected);
-                    }
-                }
-            }
+impl StreamHandler for UserRequests {
+    type Output = pb::UserReply;
+
+    fn start(
+        &self,
+        id: u64,
+        body: call::Body,
+        _timeout: Duration,
+    ) -> Option<BoxFuture<'static, pb::UserReply>> {
+        match body {
+            call::Body::User(request) => Some(self.0.handle_user_request(request, id)),
+            _ => None,
         }
     }
-}
 
-/// Replies to a router.
-struct RouterReplies(FrameWriter);
-
-impl ReplyWriter for RouterReplies {
-    async fn send(&mut self, frame: pb::ReplyFrame) -> Result<(), Disconnected> {
-        let sent = tokio::time::timeout(SEND_TIMEOUT, self.0.send(&frame)).await;
-        sent.is_ok_and(|sent| sent.is_ok())
-            .then_some(())
-            .ok_or(Disconnected)
-    }
-
-    async fn closed(&self) {
-        // A disconnect is detected when a frame is read or written.
-        std::future::pending().await
+    fn reply_body(output: pb::UserReply) -> reply::Body {
+        reply::Body::User(output)
     }
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloudkv_common::rpc::RpcClient;
-use cloudkv_common::rpc::frames::{FrameReader, FrameWriter, split};
-use cloudkv_common::rpc::headers::TABLE_VERSION;
-use cloudkv_proto::tls::{AcceptedConnections, Connections, accept};
+use cloudkv_common::transport::frames::{FrameReader, FrameWriter, split};
+use cloudkv_common::transport::headers::TABLE_VERSION;
+use cloudkv_common::transport::tls::{AcceptedConnections, Connections, accept};
+use cloudkv_common::transport::{CallQueueBudget, RpcClient, StreamProtocol};
 use cloudkv_proto::v1::{self as pb, call, reply};
 use futures_util::StreamExt;
 use tokio::net::TcpListener;
@@ -18,7 +18,6 @@ use super::tests::{
     DELAYED_BODY, OTHER, STATE_TIMEOUT, barrier_call, create_peers, start_server, wait_connected,
 };
 use super::{CallError, Dialer, Greeting, RpcClientSettings, StreamKind};
-use cloudkv_common::rpc::CallQueueBudget;
 
 /// A router's client of the node at an address that may change.
 pub(super) struct TestRouter {
@@ -44,7 +43,7 @@ pub(super) fn start_router(dialer: Dialer, address: &str) -> TestRouter {
         &runtime,
         dialer,
         greeting,
-        StreamKind::Users,
+        StreamProtocol::UserFrames,
         changes,
         bounds,
         budget,

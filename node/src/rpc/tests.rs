@@ -19,7 +19,7 @@ use super::{
     RpcHandler, RpcRuntimes, RpcServerContext, SnapshotAcks, SnapshotFrames, StreamDrain,
     StreamKind, Tls, serve,
 };
-use crate::raft::NodeId;
+use crate::types::NodeId;
 
 pub(super) const ME: NodeId = 1;
 pub(super) const OTHER: NodeId = 2;

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tonic::Status;
 
-use super::server::RpcHandler;
+use super::handler::RpcHandler;
 
 /// Interval at which a watch polls the topology.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);

@@ -1,35 +1,25 @@
-//! Accounts and buckets: looks them up, creates, lists and modifies them.
+//! Accounts and buckets: looks them up, creates and modifies them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
-use futures_util::stream::{self, StreamExt};
 use sha2::{Digest, Sha256};
 
 use super::errors::{DirectoryError, KeyError, Unavailable};
 use super::metadata::MetadataClient;
 use super::negative_cache::NegativeCache;
 use super::reads::HasLarger;
-use super::reports::UnresponsiveRegions;
 use super::session::{SessionError, SessionToken};
 use super::shards::Shards;
 use crate::clock::Clock;
 use crate::meta::{Bucket, Catalog, CommandRefusal, Topology, access_to_pb, plan_to_pb};
 use crate::store::WriteGate;
-use crate::types::{
-    Access, AccountId, BucketId, BucketSummary, CreateBucket, CreatedBucket, ModifyBucket, Plan,
-};
+use crate::types::{Access, AccountId, BucketId, CreateBucket, CreatedBucket, ModifyBucket, Plan};
 
 /// Maximum number of names that are drawn for a new bucket, if one should be taken.
 const MAX_NAME_ATTEMPTS: usize = 3;
-
-/// Number of buckets after which a listing yields to other requests.
-const BUCKETS_PER_YIELD: usize = 32;
-
-/// Maximum number of a list's buckets that are summarized concurrently.
-const MAX_CONCURRENT_SUMMARIES: usize = 64;
 
 /// Limits that the operator sets on accounts and buckets.
 #[derive(Clone, Debug)]
@@ -244,67 +234,6 @@ impl Directory {
             return Ok(());
         }
         Err(DirectoryError::PlanNotSelfService { plan })
-    }
-
-    /// Lists the buckets of an account, in the order of their creation.
-    pub async fn list_buckets(
-        &self,
-        account: AccountId,
-    ) -> Result<Vec<BucketSummary>, DirectoryError> {
-        self.barrier().await?;
-        let buckets = self.inner.catalog.buckets_of(&account);
-        let unresponsive = &UnresponsiveRegions::default();
-        let mut summaries = Vec::with_capacity(buckets.len());
-        let pending = buckets
-            .into_iter()
-            .map(|bucket| async move { self.summarize(&bucket, unresponsive).await });
-        // Each asks other regions: sequentially, a long list would take that many round trips.
-        let mut pending = stream::iter(pending).buffered(MAX_CONCURRENT_SUMMARIES);
-        while let Some(summary) = pending.next().await {
-            summaries.push(summary?);
-            if summaries.len() % BUCKETS_PER_YIELD == 0 {
-                // Most summaries come from memory, without an await that lets others run.
-                tokio::task::yield_now().await;
-            }
-        }
-        Ok(summaries)
-    }
-
-    async fn summarize(
-        &self,
-        bucket: &Bucket,
-        unresponsive: &UnresponsiveRegions,
-    ) -> Result<BucketSummary, DirectoryError> {
-        let elsewhere = self.other_region_reads(bucket, unresponsive);
-        let (own_region, elsewhere) = futures_util::join!(self.own_region_reads(bucket), elsewhere);
-        let (hits, misses) = own_region.map_err(from_key_error)?;
-        Ok(BucketSummary {
-            id: bucket.id,
-            access: bucket.access,
-            plan: bucket.plan,
-            created_at: bucket.created_at,
-            comment: bucket.comment.clone(),
-            estimated_keys: self.published_key_count(bucket).await?,
-            key_get_success: hits + elsewhere.0,
-            key_get_failed: misses + elsewhere.1,
-        })
-    }
-
-    /// Returns the published number of keys; counts them anew if that is too old.
-    async fn published_key_count(&self, bucket: &Bucket) -> Result<u64, DirectoryError> {
-        let now = self.inner.clock.now();
-        let interval = u64::try_from(self.inner.settings.stats_interval.as_nanos());
-        let since = now.saturating_sub(interval.unwrap_or(u64::MAX));
-        if let Some(keys) = bucket.usage.published_since(since) {
-            return Ok(keys);
-        }
-        let keys = self
-            .inner
-            .shards
-            .count_keys(&bucket.id, false)
-            .await
-            .map_err(from_key_error)?;
-        Ok(bucket.usage.publish(keys, now, since))
     }
 
     /// Modifies a bucket of `account`.

@@ -13,7 +13,9 @@
 //! | `token` | the text forms of session tokens |
 //! | `forwarded` | handles requests that other nodes forward |
 //! | `metadata` | routes commands and queries to the metadata's leader |
-//! | `directory` | looks up, creates, lists and modifies accounts and buckets |
+//! | `metadata_proposer` | lets the modules below reach that leader |
+//! | `directory` | looks up, creates and modifies accounts and buckets |
+//! | `bucket_list` | lists an account's buckets, with the counts of their keys and reads |
 //! | `negative_cache` | names that were looked up lately, and don't exist |
 //! | `plans` | changes of plans that only operators make |
 //! | `deletion` | deletes buckets, and drops their rows |
@@ -21,6 +23,7 @@
 //! | `reports` | counts that are published and reported in the background |
 //! | `errors` | the service's errors |
 
+mod bucket_list;
 mod byte_quota;
 mod deletion;
 mod directory;
@@ -29,6 +32,7 @@ mod forwarded;
 mod keyspace;
 mod listing;
 mod metadata;
+mod metadata_proposer;
 mod negative_cache;
 mod operation;
 mod plans;

@@ -6,11 +6,7 @@ use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 use super::directory::{Directory, from_refusal};
 use super::errors::DirectoryError;
 use super::metadata::no_leader;
-use crate::meta::{
-    BYTE_LIMITS_LEVEL, MAX_KEY_BYTES, MAX_VALUE_BYTES, NodeState, PlanTerms, access_to_pb,
-    plan_to_pb,
-};
-use crate::raft::NodeId;
+use crate::meta::{MAX_KEY_BYTES, MAX_VALUE_BYTES, PlanTerms, access_to_pb, plan_to_pb};
 use crate::types::{BucketId, Plan};
 
 /// Changes of a plan's limits; `None` leaves a limit unchanged.
@@ -44,9 +40,6 @@ pub enum PlanError {
         /// The highest allowed value; the lowest is 1.
         max: u64,
     },
-    /// A node of an older version would drop the limit of bytes.
-    #[error("a limit of bytes needs all nodes to run this version: upgrade or remove nodes {0:?}")]
-    OldNodes(Vec<NodeId>),
     /// The change failed.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
@@ -76,9 +69,6 @@ impl Directory {
         // A command carries all limits: two changes at once must not undo each other.
         let _exclusive = self.inner.plan_change_lock.lock().await;
         self.barrier().await?;
-        if changes.bytes.is_some() {
-            self.check_byte_limit_supported()?;
-        }
         let terms = self.plan_terms(plan)?;
         let limits = apply_changes(plan, &terms, changes)?;
         let set = pb::SetPlanLimits {
@@ -87,24 +77,6 @@ impl Directory {
         let result = self.propose(Command::SetPlanLimits(set)).await?;
         result.map_err(|_| DirectoryError::UnknownOutcome)?;
         Ok(self.plan_terms(plan)?)
-    }
-
-    /// Fails while the cluster may have a node that drops the limit of bytes from what it stores.
-    fn check_byte_limit_supported(&self) -> Result<(), PlanError> {
-        if self.inner.catalog.header().level >= BYTE_LIMITS_LEVEL {
-            return Ok(());
-        }
-        let topology = self.inner.catalog.topology();
-        let nodes = topology.nodes().iter();
-        let old =
-            nodes.filter(|node| node.state != NodeState::Removed && node.level < BYTE_LIMITS_LEVEL);
-        let old: Vec<NodeId> = old.map(|node| node.id).collect();
-        if old.is_empty() {
-            // All nodes are new: the feature level is raised in a moment.
-            Err(DirectoryError::from(no_leader()).into())
-        } else {
-            Err(PlanError::OldNodes(old))
-        }
     }
 
     fn plan_terms(&self, plan: Plan) -> Result<PlanTerms, DirectoryError> {

@@ -1,22 +1,18 @@
 //! Reports reads of buckets, which are counted in memory, to the replicated state at an interval,
 //! and expires accounts that have had no bucket for a long time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloudkv_proto::v1::{self as pb, call, meta_command, reply, shard_command};
-use futures_util::future::join_all;
-use parking_lot::Mutex;
+use cloudkv_proto::v1::{self as pb, meta_command, shard_command};
 use tokio_util::sync::CancellationToken;
 
 use super::directory::Directory;
 use super::errors::KeyError;
-use super::reads::GetBucketState;
 use super::writes::ProposeCommand;
 use crate::meta::Bucket;
-use crate::rpc::StreamKind;
 
 /// Maximum number of buckets in one report.
 const MAX_REPORT_BUCKETS: usize = 1000;
@@ -28,69 +24,7 @@ const MAX_EXPIRED_ACCOUNTS: u32 = 1000;
 /// A bucket, with its hits and misses.
 type BucketReads = (Arc<Bucket>, (u64, u64));
 
-/// Timeout of a query for the reads that another region has counted.
-const QUERY_TIMEOUT: Duration = Duration::from_millis(800);
-
-/// Regions that didn't answer while a list of buckets was made.
-#[derive(Debug, Default)]
-pub(super) struct UnresponsiveRegions(Mutex<HashSet<u32>>);
-
 impl Directory {
-    /// Returns the hits and misses of a bucket that this region has counted: those that were
-    /// reported, and those of this node that weren't yet.
-    pub(super) async fn own_region_reads(&self, bucket: &Bucket) -> Result<(u64, u64), KeyError> {
-        // Read before the reported counts: a read that is reported in between is counted twice, not
-        // lost.
-        let (hits, misses) = bucket.usage.reads();
-        let shards = &self.inner.shards;
-        let counts = GetBucketState {
-            bucket: bucket.id.as_bytes(),
-            exact: false,
-        };
-        let home = shards.run(shards.home_shard(&bucket.id), &counts).await?;
-        Ok((home.hits + hits, home.misses + misses))
-    }
-
-    /// Returns the hits and misses of all other regions that can be reached. A region that doesn't
-    /// answer is added to `unresponsive`, and not asked for the next bucket of a list.
-    pub(super) async fn other_region_reads(
-        &self,
-        bucket: &Bucket,
-        unresponsive: &UnresponsiveRegions,
-    ) -> (u64, u64) {
-        let topology = self.inner.catalog.topology();
-        let own_region = self.inner.settings.region;
-        let peers = self.inner.shards.peers();
-        let others = topology
-            .region_names()
-            .filter(|(region, _)| *region != own_region);
-        let others = others.filter(|(region, _)| !unresponsive.0.lock().contains(region));
-        let queries = others.map(|(region, _)| {
-            let mut nodes = topology.nodes_of(region).map(|node| node.id);
-            let node = nodes.find(|node| {
-                let connected = peers.watch_connection(*node, StreamKind::Forwarded);
-                connected.is_some_and(|connected| *connected.borrow())
-            });
-            let body = call::Body::Reads(pb::ReadsQuery {
-                bucket: Bytes::copy_from_slice(bucket.id.as_bytes()),
-            });
-            async move {
-                match peers
-                    .call(node?, StreamKind::Forwarded, body, QUERY_TIMEOUT)
-                    .await
-                {
-                    Ok(reply::Body::Reads(reads)) => Some((reads.hits, reads.misses)),
-                    _ => {
-                        unresponsive.0.lock().insert(region);
-                        None
-                    }
-                }
-            }
-        });
-        let counts = join_all(queries).await.into_iter().flatten();
-        counts.fold((0, 0), |sum, reads| (sum.0 + reads.0, sum.1 + reads.1))
-    }
-
     /// Reports reads every `stats_interval` until `stop`. Reads after the last report are left to
     /// [`Directory::report_reads`], while the shards still run.
     pub async fn run_read_reports(self, stop: CancellationToken) {

@@ -5,7 +5,9 @@ use std::io;
 use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 
-use super::state::{ShardResponse, ShardState, is_bucket_name};
+use super::response::ShardResponse;
+use super::rows::is_bucket_name;
+use super::state::ShardState;
 use crate::store::RowBatch;
 use crate::store::keys;
 

@@ -9,42 +9,15 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
-use prost::Message;
 
+use super::peers::lowest_watermark;
 use super::record;
-use super::retained::{decode_change, is_collectable, lowest_watermark};
-use super::state::{decode_bucket, is_bucket_name};
+use super::retained::is_collectable;
+use super::rows::{decode_bucket, decode_change, for_each_row, is_bucket_name, read_header};
 use super::view::ShardView;
 use crate::store::keys::{self, RowKind, Rows};
 use crate::store::{DbSnapshot, Scan, StoreError};
 use crate::types::Nanos;
-
-/// Replication state of a shard, as published to its replication controller.
-#[derive(Clone, Debug, Default)]
-pub struct ReplicationView {
-    /// The shard's header; its peers are the other regions.
-    pub header: pb::ShardHeader,
-}
-
-impl ReplicationView {
-    /// Returns the state of another region.
-    pub fn peer(&self, region: u32) -> Option<&pb::PeerState> {
-        self.header.peers.iter().find(|peer| peer.region == region)
-    }
-
-    /// Returns the state of another region, if it has this incarnation.
-    pub fn peer_state(&self, peer: &pb::Peer) -> Option<pb::PeerState> {
-        let state = self.peer(peer.region).copied();
-        state.filter(|state| state.incarnation == peer.incarnation)
-    }
-
-    /// Returns the position up to which every other region has this one's changes.
-    pub fn acknowledged_by_all(&self) -> u64 {
-        let peers = self.header.peers.iter();
-        let lowest = peers.map(|peer| peer.acknowledged).min();
-        lowest.unwrap_or(self.header.change_last)
-    }
-}
 
 /// Consecutive changes of this region's history.
 #[derive(Debug)]
@@ -110,11 +83,6 @@ impl ShardView {
             Err(io::Error::other("the shard's state was replaced"))
         }
     }
-}
-
-pub(super) fn read_header(db: &DbSnapshot<'_>, rows: Rows) -> Result<pb::ShardHeader, StoreError> {
-    let row = db.get(&rows.single(RowKind::Header))?.unwrap_or_default();
-    pb::ShardHeader::decode(row).map_err(StoreError::on("decode", "shard header"))
 }
 
 fn read_batch(
@@ -317,30 +285,4 @@ fn copy_rows(
         Ok(())
     })?;
     sink(BulkCopyChunk::Records(chunk))
-}
-
-/// Visits all rows of a kind, until a visit fails.
-pub(super) fn for_each_row<E: From<StoreError>>(
-    db: &DbSnapshot<'_>,
-    rows: Rows,
-    kind: RowKind,
-    mut visit: impl FnMut(&[u8], Bytes) -> Result<(), E>,
-) -> Result<(), E> {
-    let (from, to) = rows.all_of_kind(kind);
-    let scan = Scan {
-        from,
-        to,
-        fill_cache: false,
-    };
-    let mut failed = None;
-    db.scan(&scan, |key, value| {
-        match visit(key, Bytes::copy_from_slice(value)) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        }
-    })?;
-    failed.map_or(Ok(()), Err)
 }

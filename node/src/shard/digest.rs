@@ -8,8 +8,8 @@
 use cloudkv_common::hash::hash_of;
 use cloudkv_proto::v1 as pb;
 
-use super::change_log::{for_each_row, read_header};
 use super::record;
+use super::rows::{for_each_row, read_header};
 use super::view::ShardView;
 use crate::store::StoreError;
 use crate::store::keys::{self, RowKind};

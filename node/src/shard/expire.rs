@@ -9,8 +9,9 @@ use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 
 use super::record;
-use super::state::{ShardResponse, ShardState};
-use super::write::{ChangeCause, RecordChange};
+use super::record_change::{ChangeCause, RecordChange};
+use super::response::ShardResponse;
+use super::state::ShardState;
 use crate::store::keys;
 use crate::store::{RowBatch, Scan, blocking};
 use crate::types::Nanos;

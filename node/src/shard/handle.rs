@@ -10,12 +10,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::merge::MergeOutcome;
 use super::merge_queue::{MergeError, MergeProposer, MergeQueue};
 use super::proposer::{self, BatchSettings, ByteBudget, WriteError, WriteQueue};
-use super::state::{Shard, ShardResponse, ShardState};
+use super::response::{MergeOutcome, ShardResponse, WriteOutcome};
+use super::state::ShardState;
+use super::state_machine::Shard;
 use super::view::{Lookup, Page, ShardView};
-use super::write::WriteOutcome;
 use crate::background::BackgroundScheduler;
 use crate::clock::Clock;
 use crate::quota::Reservation;

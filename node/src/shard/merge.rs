@@ -12,21 +12,14 @@ use std::io;
 
 use cloudkv_proto::v1 as pb;
 
+use super::peers::is_same_history;
 use super::record;
-use super::retained::is_same_history;
-use super::state::{ShardResponse, ShardState, is_bucket_name};
-use super::write::{ChangeCause, RecordChange};
+use super::record_change::{ChangeCause, RecordChange};
+use super::response::{MergeOutcome, ShardResponse};
+use super::rows::is_bucket_name;
+use super::state::ShardState;
 use crate::store::RowBatch;
 use crate::types::{Nanos, Version};
-
-/// Outcome of a merge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MergeOutcome {
-    /// True if this shard follows the origin's history.
-    pub is_known: bool,
-    /// Cursor after the merge.
-    pub cursor: u64,
-}
 
 impl ShardState {
     pub(super) fn apply_merges(

@@ -17,9 +17,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::merge::MergeOutcome;
 use super::proposer::{ByteBudget, BytePermit};
-use super::state::{Shard, ShardResponse};
+use super::response::{MergeOutcome, ShardResponse};
+use super::state_machine::Shard;
 use crate::background::BackgroundScheduler;
 use crate::clock::Clock;
 use crate::raft::{Group, ProposalResult, ProposeError};

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, shard_command::Kind, write::Op};
 use proptest::prelude::*;
 
-use super::state::ShardResponse;
+use super::response::ShardResponse;
 use super::test_region::{BUCKET, TestRegion};
 use crate::types::Version;
 

@@ -2,8 +2,13 @@
 //!
 //! | file | purpose |
 //! | --- | --- |
-//! | `state` | the replicated state: its header and buckets, dispatch of commands |
+//! | `state_machine` | dispatch of commands |
+//! | `response` | results of commands |
+//! | `state` | the replicated state: its header, buckets and records |
+//! | `rows` | reads of the state's rows |
+//! | `record_change` | changes of records, and of all that is derived from records |
 //! | `write` | puts and deletes |
+//! | `peers` | other regions' progress, as the header records it |
 //! | `retained` | changes and tombstones retained for other regions, and when both are removed |
 //! | `merge` | applies changes of other regions |
 //! | `reconcile` | fences a removed or lost region and exchanges its remaining writes |
@@ -28,13 +33,18 @@ mod expire;
 mod handle;
 mod merge;
 mod merge_queue;
+mod peers;
 mod proposer;
 mod reconcile;
 mod record;
 mod record_cache;
+mod record_change;
+mod response;
 mod retained;
+mod rows;
 mod seed;
 mod state;
+mod state_machine;
 mod view;
 mod write;
 
@@ -53,21 +63,22 @@ mod reconcile_tests;
 #[cfg(test)]
 mod replay_tests;
 #[cfg(test)]
+mod test_recorder;
+#[cfg(test)]
 mod test_region;
 #[cfg(test)]
 mod test_replicas;
 
-pub(crate) use change_log::{BulkCopyChunk, ChangeBatch, ReplicationView};
+pub(crate) use change_log::{BulkCopyChunk, ChangeBatch};
 pub(crate) use checkpoints::{CheckpointVerdict, PeerCheckpoints, compare_checkpoints};
 pub(crate) use cloudkv_common::hash::shard_of;
 pub(crate) use digest::MAX_DIGEST_RANGES;
 pub(crate) use handle::{ReadError, ShardHandle, ShardSettings};
-pub(crate) use merge::MergeOutcome;
 pub(crate) use merge_queue::MergeError;
+pub(crate) use peers::ReplicationView;
 pub(crate) use proposer::{BatchSettings, ByteBudget, WriteError};
-pub(crate) use reconcile::RECONCILE_LEVEL;
+pub(crate) use response::{MergeOutcome, ShardResponse, WriteOutcome};
 #[cfg(test)]
 pub(crate) use state::ShardState;
-pub(crate) use state::{MAX_FEATURE_LEVEL, Shard, ShardResponse};
+pub(crate) use state_machine::{MAX_FEATURE_LEVEL, Shard};
 pub(crate) use view::Page;
-pub(crate) use write::WriteOutcome;

@@ -7,8 +7,9 @@ use cloudkv_proto::v1::{self as pb, condition::Kind as Condition, shard_command:
 use proptest::prelude::*;
 
 use super::record;
-use super::state::{ShardResponse, ShardState};
-use super::write::WriteOutcome;
+use super::response::{ShardResponse, WriteOutcome};
+use super::state::ShardState;
+use super::state_machine::MAX_FEATURE_LEVEL;
 use crate::raft::MachineState;
 use crate::store::keys::{GroupId, Rows};
 use crate::store::{Engine, EngineSettings, RowBatch};
@@ -309,9 +310,13 @@ fn versions_rise_whatever_the_clock() {
 #[test]
 fn with_other_regions_a_change_is_indexed_once_and_a_delete_leaves_a_tombstone() {
     let mut shard = TestShard::new();
+    let peer = |region| pb::Peer {
+        region,
+        incarnation: 7,
+    };
     let peers = pb::SetPeers {
-        regions: vec![2, 3],
-        ..Default::default()
+        epoch: 1,
+        peers: vec![peer(2), peer(3)],
     };
     shard.apply(Kind::SetPeers(peers), true);
     for time in 1..=3 {
@@ -351,10 +356,32 @@ fn a_command_of_a_later_version_is_an_error_with_advice() {
         .apply(&unknown, &mut RowBatch::default())
         .unwrap_err();
     assert!(error.to_string().contains("upgrade"), "{error}");
-    let level = to_command(Kind::SetLevel(pb::SetLevel { level: 99 }));
+}
+
+#[test]
+fn a_shard_takes_supported_feature_levels_only_and_never_a_lower_one() {
+    let mut shard = TestShard::new();
+    let set_level = |level| Kind::SetLevel(pb::SetLevel { level });
+    let later = MAX_FEATURE_LEVEL + 1;
     let error = shard
         .state
-        .apply(&level, &mut RowBatch::default())
+        .apply(&to_command(set_level(later)), &mut RowBatch::default())
         .unwrap_err();
-    assert!(error.to_string().contains("level 99"), "{error}");
+    assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
+    let error = error.to_string();
+    assert!(error.contains(&format!("level {later}")), "{error}");
+    assert_eq!(shard.state.header.level, 1);
+    shard.apply(set_level(MAX_FEATURE_LEVEL), true);
+    shard.apply(set_level(0), true);
+    assert_eq!(shard.state.header.level, MAX_FEATURE_LEVEL);
+    let bootstrap = Kind::Bootstrap(pb::BootstrapShard {
+        region: 1,
+        level: later,
+        ..Default::default()
+    });
+    let error = shard
+        .state
+        .apply(&to_command(bootstrap), &mut RowBatch::default())
+        .unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
 }

@@ -22,8 +22,8 @@ use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::state::{Shard, ShardResponse};
-use super::write::WriteOutcome;
+use super::response::{ShardResponse, WriteOutcome};
+use super::state_machine::Shard;
 use crate::clock::Clock;
 use crate::quota::Reservation;
 use crate::raft::{Group, ProposalResult, ProposeError};

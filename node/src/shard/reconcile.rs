@@ -15,15 +15,11 @@ use std::io;
 
 use cloudkv_proto::v1 as pb;
 
+use super::peers::is_same_history;
 use super::record;
-use super::retained::is_same_history;
-use super::state::{ShardResponse, ShardState};
+use super::response::ShardResponse;
+use super::state::ShardState;
 use crate::store::RowBatch;
-use crate::types::Version;
-
-/// First feature level of shards at which reconciliation covers all writes of a removed region.
-/// Below it, only records beyond the cursor were applied.
-pub(crate) const RECONCILE_LEVEL: u32 = 4;
 
 impl ShardState {
     pub(super) fn apply_fence(&mut self, fence: &pb::Fence) -> ShardResponse {
@@ -54,19 +50,11 @@ impl ShardState {
                 continue;
             };
             let version = record::version_of(record);
-            if version.region == origin.region && self.may_lack(record, version, &origin) {
+            // Up to the watermark this shard has had the record, or the one that replaced it.
+            if version.region == origin.region && version.time > origin.watermark {
                 self.apply_remote_record(reconcile.time, forwarded, record, version, batch)?;
             }
         }
         Ok(ShardResponse::Reconciled { is_applied: true })
-    }
-
-    /// Returns whether this shard may never have had this record of a removed region, nor the one
-    /// that replaced it.
-    fn may_lack(&self, record: &pb::Record, version: Version, origin: &pb::PeerState) -> bool {
-        if self.header.level < RECONCILE_LEVEL {
-            return record.source > origin.cursor;
-        }
-        version.time > origin.watermark
     }
 }

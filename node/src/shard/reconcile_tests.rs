@@ -5,7 +5,7 @@ use cloudkv_proto::v1::{self as pb, shard_command::Kind, write::Op};
 use proptest::prelude::*;
 
 use super::BulkCopyChunk;
-use super::state::ShardResponse;
+use super::response::ShardResponse;
 use super::test_region::{BUCKET, TestRegion};
 
 const KEYS: u8 = 4;
@@ -36,7 +36,7 @@ fn send(regions: &mut [TestRegion], from: usize, to: usize, batches: usize) {
     }
 }
 
-fn fence(region: &mut TestRegion, lost: pb::Peer, round: u64) {
+pub(super) fn fence(region: &mut TestRegion, lost: pb::Peer, round: u64) {
     let peers = vec![lost];
     region.apply(Kind::Fence(pb::Fence {
         peers,
@@ -45,7 +45,7 @@ fn fence(region: &mut TestRegion, lost: pb::Peer, round: u64) {
 }
 
 /// Returns what a region has of a lost one, in the form that it is forwarded in.
-fn reconciliations(region: &TestRegion, lost: pb::Peer) -> Vec<pb::Reconcile> {
+pub(super) fn reconciliations(region: &TestRegion, lost: pb::Peer) -> Vec<pb::Reconcile> {
     let mut messages = Vec::new();
     let result = region.view().bulk_copy(|chunk| {
         if let BulkCopyChunk::Records(chunk) = chunk {

@@ -10,7 +10,8 @@ use std::io;
 use cloudkv_proto::v1 as pb;
 
 use super::record;
-use super::state::{ShardResponse, ShardState};
+use super::response::ShardResponse;
+use super::state::ShardState;
 use crate::store::RowBatch;
 
 impl ShardState {

@@ -6,8 +6,11 @@ use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, shard_command::Kind, write::Op};
 
 use super::change_log::ChangeQuery;
+use super::peers::acknowledged_by_all;
 use super::record;
-use super::state::{MAX_FEATURE_LEVEL, ShardResponse, ShardState};
+use super::response::ShardResponse;
+use super::state::ShardState;
+use super::state_machine::MAX_FEATURE_LEVEL;
 use super::view::ShardView;
 use crate::raft::MachineState;
 use crate::store::keys::{GroupId, Rows};
@@ -23,6 +26,8 @@ pub(super) struct TestRegion {
     engine: Engine,
     pub identity: pb::Peer,
     pub clock: u64,
+    /// Commands applied so far.
+    pub applied: Vec<pb::ShardCommand>,
     _dir: tempfile::TempDir,
 }
 
@@ -48,6 +53,7 @@ impl TestRegion {
             identity: me,
             // Clocks that are apart, and advance independently.
             clock: u64::from(number) * 7,
+            applied: Vec::new(),
             _dir: dir,
         };
         region.apply(Kind::Bootstrap(pb::BootstrapShard {
@@ -66,17 +72,14 @@ impl TestRegion {
         self.state.finish_batch(&mut batch);
         self.engine.state.write(batch).unwrap();
         self.state.batch_written();
+        self.applied.push(command);
         response
     }
 
     pub(super) fn set_peers(&mut self, epoch: u64, peers: Vec<pb::Peer>) {
         let me = self.identity.region;
         let peers = peers.into_iter().filter(|peer| peer.region != me).collect();
-        self.apply(Kind::SetPeers(pb::SetPeers {
-            epoch,
-            peers,
-            ..Default::default()
-        }));
+        self.apply(Kind::SetPeers(pb::SetPeers { epoch, peers }));
     }
 
     pub(super) fn write(&mut self, key: u8, op: Op) {
@@ -124,7 +127,7 @@ impl TestRegion {
             let batch = self.view().read_batch(query).unwrap();
             position = batch.merge.to;
             batches.push(pb::Merge {
-                stable: self.state.acknowledged_by_all(),
+                stable: acknowledged_by_all(&self.state.header),
                 ..batch.merge
             });
             if !batch.has_more {

@@ -12,10 +12,10 @@ use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 use tokio::sync::watch;
 
-use super::change_log::ReplicationView;
 use super::checkpoints::Checkpoints;
+use super::peers::ReplicationView;
 use super::record;
-use super::state::decode_bucket;
+use super::rows::decode_bucket;
 use crate::store::keys::{self, GroupId, RowKind, Rows};
 use crate::store::{CachedRead, Scan, StateDb, StoreError};
 use crate::types::{BucketId, KeyInfo, ListQuery, Nanos, ReadResult};
@@ -30,7 +30,6 @@ pub struct ShardView {
     /// True if it serves: bootstrapped, and not being seeded.
     is_open: AtomicBool,
     replication: watch::Sender<Arc<ReplicationView>>,
-    level: AtomicU32,
     last_version: AtomicU64,
     digest: AtomicU64,
     pub(super) checkpoints: Checkpoints,
@@ -64,7 +63,6 @@ impl ShardView {
             region: AtomicU32::new(0),
             is_open: AtomicBool::new(false),
             replication: watch::channel(Arc::default()).0,
-            level: AtomicU32::new(0),
             last_version: AtomicU64::new(0),
             digest: AtomicU64::new(0),
             checkpoints: Checkpoints::default(),
@@ -78,7 +76,6 @@ impl ShardView {
         self.last_version
             .store(header.last_version, Ordering::Release);
         self.digest.store(header.digest, Ordering::Release);
-        self.level.store(header.level, Ordering::Release);
         self.region.store(header.region, Ordering::Release);
         let open = header.region != 0 && !header.seeding;
         self.is_open.store(open, Ordering::Release);
@@ -104,11 +101,6 @@ impl ShardView {
     /// Returns whether the shard serves: bootstrapped, and not being seeded.
     pub fn is_open(&self) -> bool {
         self.is_open.load(Ordering::Acquire)
-    }
-
-    /// Returns the shard's feature level.
-    pub fn level(&self) -> u32 {
-        self.level.load(Ordering::Acquire)
     }
 
     /// Returns the time of the newest version that was applied.

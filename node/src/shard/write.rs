@@ -2,49 +2,15 @@
 
 use std::io;
 
-use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, condition::Kind as Condition, write::Op};
-use prost::Message;
 
 use super::record;
-use super::state::{ShardResponse, ShardState, is_bucket_name};
+use super::record_change::{ChangeCause, RecordChange};
+use super::response::{ShardResponse, WriteOutcome};
+use super::rows::is_bucket_name;
+use super::state::ShardState;
 use crate::store::RowBatch;
 use crate::types::{Nanos, Version, WriteReceipt};
-
-/// Outcome of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WriteOutcome {
-    /// It was applied.
-    Written(WriteReceipt),
-    /// Its condition didn't hold.
-    ConditionFailed,
-    /// The key is new, and no quota was reserved for it.
-    NoQuota,
-    /// The bucket is dropped.
-    BucketDropped,
-}
-
-/// Reason for a change of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ChangeCause {
-    /// A write of this region: it is sent to the others.
-    Written,
-    /// The record's expiry: other regions expire it by themselves. A retained change stays
-    /// retained.
-    Expired,
-    /// Another region's write, which has won; or the collection of a tombstone.
-    Merged,
-}
-
-/// Change of a record, with its content before and after.
-pub(super) struct RecordChange<'a> {
-    pub bucket: &'a Bytes,
-    pub key: &'a Bytes,
-    pub row: Vec<u8>,
-    pub old: Option<pb::Record>,
-    pub new: Option<pb::Record>,
-    pub cause: ChangeCause,
-}
 
 impl ShardState {
     pub(super) fn apply_writes(
@@ -116,83 +82,6 @@ impl ShardState {
             existed,
             expires_at,
         }))
-    }
-
-    /// Returns the record that replaces a removed one: a tombstone while there are other regions,
-    /// else none.
-    pub(super) fn new_tombstone(&self, version: Version) -> Option<pb::Record> {
-        let kept = !self.header.peers.is_empty();
-        kept.then(|| pb::Record {
-            version: Some(version.into()),
-            tombstone: true,
-            ..Default::default()
-        })
-    }
-
-    /// Returns the tombstone that replaces an expired record: of the same version, since the key
-    /// expired and nobody wrote it, and at the same position in its region's history.
-    pub(super) fn expired_tombstone(&self, old: &pb::Record) -> Option<pb::Record> {
-        let tombstone = self.new_tombstone(record::version_of(old))?;
-        Some(pb::Record {
-            change: old.change,
-            source: old.source,
-            ..tombstone
-        })
-    }
-
-    /// Replaces a record, and updates everything derived from records: expiry index, tombstone
-    /// index, change index, counts and digest.
-    pub(super) fn apply_change(
-        &mut self,
-        mut change: RecordChange<'_>,
-        batch: &mut RowBatch,
-    ) -> io::Result<()> {
-        if let Some(at) = change.old.as_ref().and_then(record::expiry_of) {
-            batch.delete(self.rows.expiry(at, change.bucket, change.key));
-        }
-        if let Some(at) = change.new.as_ref().and_then(record::expiry_of) {
-            batch.put(self.rows.expiry(at, change.bucket, change.key), b"");
-            self.header.expiry_low = self.header.expiry_low.min(at);
-            self.view.lower_next_expiry(at);
-        }
-        self.index_tombstone(&change, batch);
-        self.index_change(&mut change, batch);
-        self.update_counts(&change)?;
-        let new = change.new.map(|new| Bytes::from(new.encode_to_vec()));
-        match &new {
-            Some(new) => batch.put(&change.row, new),
-            None if change.old.is_some() => batch.delete(&change.row),
-            None => {}
-        }
-        self.record_cache.insert(change.row, new);
-        Ok(())
-    }
-
-    fn update_counts(&mut self, change: &RecordChange<'_>) -> io::Result<()> {
-        let contribution = |record: &Option<pb::Record>| match record {
-            Some(record) => {
-                let keys = u64::from(!record.tombstone);
-                let bytes = keys * (change.key.len() + record.value.len()) as u64;
-                (
-                    keys,
-                    bytes,
-                    record::digest(change.bucket, change.key, record),
-                )
-            }
-            None => (0, 0, 0),
-        };
-        let (old_keys, old_bytes, old_digest) = contribution(&change.old);
-        let (new_keys, new_bytes, new_digest) = contribution(&change.new);
-        let bucket = self.bucket(change.bucket)?;
-        bucket.keys = bucket.keys.saturating_sub(old_keys) + new_keys;
-        bucket.bytes = bucket.bytes.saturating_sub(old_bytes) + new_bytes;
-        bucket.digest = bucket
-            .digest
-            .wrapping_sub(old_digest)
-            .wrapping_add(new_digest);
-        let digest = self.header.digest.wrapping_sub(old_digest);
-        self.header.digest = digest.wrapping_add(new_digest);
-        Ok(())
     }
 }
 

@@ -10,7 +10,8 @@ use super::durable_dir::{create_dir, sync_dir};
 use super::error::StoreError;
 use super::log::LogSettings;
 use super::permissions::{InsecurePermissions, restrict_permissions};
-use super::rebuild::{StateDirs, rebuild};
+use super::rebuild::rebuild;
+use super::state_dirs::StateDirs;
 use super::{SegmentLog, StateDb};
 
 /// Time between two refills of what compactions may write, in microseconds; RocksDB tunes its rate

@@ -1,9 +1,8 @@
 //! Error of all storage operations: the failed action, its subject, and the cause.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
-
-use super::log::LogDataLoss;
 
 /// A failed storage operation.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -119,5 +118,64 @@ impl From<io::Error> for Cause {
 impl From<StoreError> for io::Error {
     fn from(error: StoreError) -> Self {
         Self::other(error)
+    }
+}
+
+/// Loss of synced records of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogDataLoss {
+    /// Part of the log that is damaged.
+    pub extent: LossExtent,
+    /// File and offset at which the readable records end, if any are left.
+    pub end: Option<(PathBuf, u64)>,
+}
+
+/// Part of the log that is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossExtent {
+    /// Only the block that was written last: a torn write can cause that.
+    TornTail {
+        /// Number of bytes synced after the last readable record.
+        bytes: u64,
+    },
+    /// Records of the last file, further back.
+    LastFile {
+        /// Number of bytes synced after the last readable record.
+        bytes: u64,
+    },
+    /// A file before the last one, or a whole file.
+    OlderFile,
+}
+
+impl LossExtent {
+    /// Returns whether only the end of the log is missing, so that it can be read up to the damage.
+    pub fn is_at_end(self) -> bool {
+        !matches!(self, Self::OlderFile)
+    }
+}
+
+impl fmt::Display for LogDataLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.extent {
+            LossExtent::TornTail { bytes } => write!(
+                f,
+                "its last block is damaged, as a write that a power failure has cut off can leave \
+                 it: the last {bytes} bytes of records that were on disk are missing"
+            )?,
+            LossExtent::LastFile { bytes } => write!(
+                f,
+                "records that were on disk long before it ended are damaged, which no power \
+                 failure explains: with them, {bytes} bytes are missing"
+            )?,
+            LossExtent::OlderFile => write!(
+                f,
+                "a file of it is damaged or missing that was on disk long before it ended, which \
+                 no power failure explains"
+            )?,
+        }
+        match &self.end {
+            Some((file, offset)) => write!(f, " (from offset {offset} of {})", file.display()),
+            None => Ok(()),
+        }
     }
 }

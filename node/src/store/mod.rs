@@ -17,10 +17,13 @@ mod engine;
 mod error;
 pub(crate) mod keys;
 mod log;
+mod maintenance;
 mod permissions;
 mod range_removal;
 mod rebuild;
 mod state;
+mod state_dirs;
+mod status;
 mod synced_mark;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -29,9 +32,11 @@ pub(crate) use blocking::blocking;
 pub(crate) use damage::GroupDamage;
 pub(crate) use disk_space::{DiskSpace, DiskState, WriteAdmission, WriteGate};
 pub(crate) use engine::{Engine, EngineSettings, OpenError};
-pub(crate) use error::{Cause, StoreError};
 #[cfg(test)]
-pub(crate) use log::LossExtent;
-pub(crate) use log::{LogDataLoss, SegmentLog};
+pub(crate) use error::LossExtent;
+pub(crate) use error::{Cause, LogDataLoss, StoreError};
+pub(crate) use log::SegmentLog;
+pub(crate) use maintenance::{StateFlusher, clean_log_segments, measure_disk_space};
 pub(crate) use permissions::restrict_umask;
 pub(crate) use state::{CachedRead, DbSnapshot, RowBatch, Scan, StateDb};
+pub(crate) use status::{storage_status, write_storage_metrics};

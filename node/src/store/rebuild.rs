@@ -3,18 +3,13 @@
 //! Once damage was met, the files that contain it are kept: their other rows are needed, and a
 //! compaction, which reads all of a file, would fail at the damage, and every write after it. So
 //! from the first damage on nothing is compacted; a marker file in the data directory extends that
-//! over a restart. Meanwhile damaged groups are replaced by copies from other nodes (see
-//! `raft::repair`). At the next start all groups are copied into new files, which succeeds once no
-//! row in use is damaged.
-//!
-//! Invariant: `state` is complete at all times except between two renames; then `state.new` is
-//! complete, and the existence of `state.damaged` shows that it is to replace `state`. Only a copy
-//! that is complete and flushed is ever renamed.
+//! over a restart (see `state_dirs`). Meanwhile damaged groups are replaced by copies from other
+//! nodes (see `raft::repair`). At the next start all groups are copied into new files, which
+//! succeeds once no row in use is damaged.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cloudkv_proto::v1 as pb;
 use prost::Message;
@@ -22,91 +17,10 @@ use prost::Message;
 use super::error::StoreError;
 use super::keys::{self, GroupId, RowKind, Rows};
 use super::state::{RowBatch, Scan, StateDb};
+use super::state_dirs::StateDirs;
 
-/// Name of the file that marks a data directory whose state has damaged files.
-const MARK_FILE: &str = "state-damaged";
 /// Size of a write batch while copying, in bytes.
 const BATCH_BYTES: usize = 1 << 20;
-
-/// Directories of a state, and its marker file.
-pub(super) struct StateDirs {
-    data: PathBuf,
-}
-
-impl StateDirs {
-    /// Creates those of a data directory.
-    pub(super) fn new(data_dir: &Path) -> Self {
-        Self {
-            data: data_dir.to_owned(),
-        }
-    }
-
-    /// Returns the directory of the state.
-    pub(super) fn state(&self) -> PathBuf {
-        self.data.join("state")
-    }
-
-    fn new_state(&self) -> PathBuf {
-        self.data.join("state.new")
-    }
-
-    fn old_state(&self) -> PathBuf {
-        self.data.join("state.damaged")
-    }
-
-    fn mark(&self) -> PathBuf {
-        self.data.join(MARK_FILE)
-    }
-
-    /// Returns whether the state is marked as having damaged files.
-    pub(super) fn is_marked(&self) -> bool {
-        self.mark().exists()
-    }
-
-    /// Marks the state as having damaged files: durable when this returns.
-    pub(super) fn set_mark(&self, reason: &str) -> io::Result<()> {
-        fs::write(self.mark(), reason)?;
-        File::open(self.mark())?.sync_all()?;
-        self.sync()
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        File::open(&self.data)?.sync_all()
-    }
-
-    /// Finishes or undoes a replacement that a crash has interrupted. No state may be open.
-    pub(super) fn finish_replacement(&self) -> io::Result<()> {
-        if !self.state().exists() && self.old_state().exists() {
-            fs::rename(self.new_state(), self.state())?;
-            self.sync()?;
-            self.remove_mark()?;
-        }
-        for leftover in [self.new_state(), self.old_state()] {
-            if leftover.exists() {
-                fs::remove_dir_all(leftover)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn remove_mark(&self) -> io::Result<()> {
-        match fs::remove_file(self.mark()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        self.sync()
-    }
-
-    /// Replaces the old state with the new one, which is complete. No state may be open.
-    fn replace(&self) -> io::Result<()> {
-        fs::rename(self.state(), self.old_state())?;
-        self.sync()?;
-        fs::rename(self.new_state(), self.state())?;
-        self.sync()?;
-        self.remove_mark()?;
-        fs::remove_dir_all(self.old_state())
-    }
-}
 
 /// Rebuilds the state, if no row in use is damaged: blocks while it is copied. `open` opens a state
 /// in a directory. Returns the new state, or the old one if it couldn't be copied.
@@ -201,6 +115,7 @@ fn groups(state: &StateDb) -> Result<impl Iterator<Item = GroupId>, StoreError> 
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::os::unix::fs::FileExt;
 
     use super::*;

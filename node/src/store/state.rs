@@ -24,7 +24,7 @@ use super::blocking::{StallWatch, blocking};
 use super::damage::{DamageRegistry, GroupDamage};
 use super::error::StoreError;
 use super::keys::GroupId;
-use super::rebuild::StateDirs;
+use super::state_dirs::StateDirs;
 
 /// Result of a read that doesn't wait for the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]

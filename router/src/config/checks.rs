@@ -1,6 +1,6 @@
 //! Checks of constraints between settings.
 
-use cloudkv_common::config::ConfigError;
+use cloudkv_common::config::{ConfigError, check_admin_token, check_distinct_addresses};
 
 use super::Config;
 
@@ -15,15 +15,7 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
             "name at least one node, as in node1:7070",
         );
     }
-    if !config.admin.ip().is_loopback() && config.admin_token.is_none() {
-        return conflict(
-            format!(
-                "admin = \"{}\" can be reached from other machines",
-                config.admin
-            ),
-            "set admin_token as well (CLOUDKV_ADMIN_TOKEN), or a loopback address",
-        );
-    }
+    check_admin_token(config.admin, config.admin_token.as_ref())?;
     let files = (&config.tls_cert, &config.tls_key);
     if config.https.is_some() && !matches!(files, (Some(_), Some(_))) {
         return conflict(
@@ -45,29 +37,8 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
             "give all three, or none",
         );
     }
-    addresses_differ(config)
-}
-
-fn addresses_differ(config: &Config) -> Result<(), ConfigError> {
-    let named = [
-        ("http", Some(config.http)),
-        ("https", config.https),
-        ("admin", Some(config.admin)),
-    ];
-    for (index, (name, address)) in named.into_iter().enumerate() {
-        // Port 0 lets the system choose one.
-        let Some(address) = address.filter(|address| address.port() != 0) else {
-            continue;
-        };
-        let same = named[..index]
-            .iter()
-            .find(|(_, other)| *other == Some(address));
-        if let Some((other, _)) = same {
-            return Err(ConfigError::Conflict {
-                problem: format!("{other} and {name} are both \"{address}\""),
-                right: "give each an address or a port of its own".to_owned(),
-            });
-        }
-    }
-    Ok(())
+    let mut ports = vec![("http", config.http)];
+    ports.extend(config.https.map(|address| ("https", address)));
+    ports.push(("admin", config.admin));
+    check_distinct_addresses(&ports)
 }

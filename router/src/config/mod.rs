@@ -16,7 +16,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 
 use clap::Parser;
-use cloudkv_common::config::{Flags, SettingSources, Settings, help_or_error, to_toml};
+use cloudkv_common::config::{Flags, help_or_error, load_settings, to_toml};
 
 pub use cloudkv_common::config::ConfigError;
 pub use kinds::Domain;
@@ -75,12 +75,7 @@ impl Config {
             Ok(cli) => cli,
             Err(error) => return help_or_error(error).map(Command::Print),
         };
-        let mut sources = SettingSources::new(Self::ALL);
-        let file_from_variable = sources.add_variables(variables)?;
-        sources.add_file(cli.config.or(file_from_variable))?;
-        sources.add_flags(cli.settings.0);
-        let config = Self::from_sources(&sources)?;
-        checks::check(&config)?;
+        let (config, _) = load_settings(variables, cli.config, cli.settings, checks::check)?;
         Ok(if cli.health {
             Command::Health(config.admin)
         } else if cli.print_config {

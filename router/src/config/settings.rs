@@ -8,7 +8,7 @@ use cloudkv_common::config::{
     FilePath, HostPorts, Kib, ListenAddress, LogFormat, LogFormatKind, LogLevels, Mib, Networks,
     Number, Optional, RegionName, RegionNameKind, Secret, SecretToken, TimeSpan,
 };
-use cloudkv_common::network::Network;
+use ipnet::IpNet;
 
 use super::kinds::{Domain, DomainName};
 
@@ -65,7 +65,7 @@ cloudkv_common::settings! {
 
     /// Trusted proxies in front of the router, as addresses or networks: their headers `Forwarded`
     /// and `X-Forwarded-For` are used.
-    trusted_proxies: Vec<Network> = Networks => "",
+    trusted_proxies: Vec<IpNet> = Networks => "",
 
     /// Log level, or several for parts of the program, as in `info,cloudkv_router::proxy=debug`.
     log_level: String = LogLevels => "info",

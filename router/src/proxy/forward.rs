@@ -16,13 +16,16 @@ use bytes::Bytes;
 use cloudkv_common::server::{Authoritative, RequestBody, RequestOrigin};
 use http::{Response, StatusCode};
 
+use super::forwarding_headers;
+use super::metrics::ProxyMetrics;
 use super::refusal::Refusal;
 use super::relay::ResponseBody;
 use super::request_head::RequestHead;
-use super::{Proxy, forwarding_headers};
-use crate::topology::{Node, RegionView, TopologyView, TriedNodes};
+use super::retry_budget::RetryBudget;
+use super::settings::ProxySettings;
+use crate::topology::{RegionView, TopologyView, TriedNodes};
 use crate::upstream::{
-    BodyMemory, NodeRequest, NodeResponse, RequestPayload, SendError, SendLimits, send,
+    BodyMemory, Node, NodeRequest, NodeResponse, RequestPayload, SendError, SendLimits, send,
 };
 
 /// Maximum number of nodes of a region that are tried, one after the other.
@@ -70,7 +73,16 @@ enum Outcome {
     Unreachable,
 }
 
-impl Proxy {
+/// Forwards the requests of one thread.
+pub(super) struct Forwarder {
+    /// Number of the thread.
+    pub worker: usize,
+    pub settings: Arc<ProxySettings>,
+    pub retry_budget: Arc<RetryBudget>,
+    pub metrics: Arc<ProxyMetrics>,
+}
+
+impl Forwarder {
     /// Forwards a request, and returns its response.
     pub(super) async fn forward(
         &self,
@@ -85,7 +97,7 @@ impl Proxy {
                 .settings
                 .trusted_proxies
                 .iter()
-                .any(|it| it.contains(peer));
+                .any(|it| it.contains(&peer.to_canonical()));
             let memory = Arc::clone(&self.settings.retry_memory);
             BodyMemory::new(memory, (!is_proxy).then_some(peer))
         };

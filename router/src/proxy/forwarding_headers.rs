@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use cloudkv_common::network::Network;
 use cloudkv_common::server::RequestOrigin;
 use cloudkv_common::server::forwarded::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use ipnet::IpNet;
 
 static FORWARDED_FOR: HeaderName = HeaderName::from_static(X_FORWARDED_FOR);
 static FORWARDED_PROTO: HeaderName = HeaderName::from_static(X_FORWARDED_PROTO);
@@ -71,10 +71,12 @@ fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
 pub(super) fn set_forwarding_headers(
     headers: &mut HeaderMap,
     origin: &RequestOrigin,
-    trusted: &[Network],
+    trusted: &[IpNet],
 ) {
     let peer = origin.peer.ip().to_canonical();
-    let is_trusted = trusted.iter().any(|network| network.contains(peer));
+    let is_trusted = trusted
+        .iter()
+        .any(|network| network.contains(&peer.to_canonical()));
     let previous = if is_trusted {
         trusted_forwarded_for(headers)
     } else {

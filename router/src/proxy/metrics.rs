@@ -62,7 +62,8 @@ impl ProxyMetrics {
         let counters = [
             (
                 "cloudkv_router_refusals_total",
-                "Requests that the router answered itself with an error: it reached no node, or no fit one.",
+                "Requests that the router answered itself with an error: it reached no node, or no \
+                 fit one.",
                 &self.refusals,
             ),
             (
@@ -98,7 +99,7 @@ impl ProxyMetrics {
             "cloudkv_router_request_seconds",
             "Time until the head of a response, over all attempts.",
             &[],
-            &self.durations.snapshot(),
+            self.durations.snapshot(),
         );
     }
 }

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use cloudkv_common::server::{HeadError, cors};
+use cloudkv_common::cors;
+use cloudkv_common::server::HeadError;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 

@@ -14,8 +14,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use crate::topology::Node;
-use crate::upstream::{NodeResponse, PooledConnection};
+use crate::upstream::{Node, NodeResponse, PooledConnection};
 
 /// Time without progress after which a response is aborted.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);

@@ -8,9 +8,9 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 
-use super::ProxySettings;
 use super::forwarding_headers;
 use super::refusal::Refusal;
+use super::settings::ProxySettings;
 use crate::hosts::{RegionSelector, select_region};
 use crate::topology::TopologyView;
 use crate::upstream::{BufferedRequest, UpstreamBody};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use cloudkv_proto::tls::Dialer;
+use cloudkv_common::transport::tls::Dialer;
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_client::NodeClient;
 use tokio::sync::mpsc;
@@ -19,11 +19,10 @@ use tonic::{Status, Streaming};
 
 use super::event_log::EventLog;
 use super::health_check::run_health_checks;
-use super::node::Node;
 use super::region_choice::RegionChoice;
 use super::reports::TopologyReports;
 use super::view::TopologyView;
-use crate::upstream::ConnectSettings;
+use crate::upstream::{ConnectSettings, Node};
 
 /// Time to connect to a node.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cloudkv_common::server::forwarded::X_CLOUDKV_ROUTER;
-use cloudkv_proto::tls::DialError;
+use cloudkv_common::transport::tls::DialError;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 
-use super::node::Node;
+use crate::upstream::Node;
 
 /// Time for a check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);

@@ -2,7 +2,6 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `node` | a node: addresses, health and round trip |
 //! | `view` | an immutable topology, by which requests are routed |
 //! | `reports` | combines the reports of nodes into a view; pure |
 //! | `region_choice` | chooses the region for the global name; pure |
@@ -13,11 +12,9 @@
 mod event_log;
 mod follower;
 mod health_check;
-mod node;
 mod region_choice;
 mod reports;
 mod view;
 
 pub(crate) use follower::{Follower, FollowerSettings};
-pub(crate) use node::Node;
 pub(crate) use view::{RegionView, TopologyView, TriedNodes};

@@ -9,10 +9,9 @@ use std::sync::Arc;
 
 use cloudkv_proto::v1 as pb;
 
-use super::node::Node;
 use super::region_choice::RegionSample;
 use super::view::{RegionView, TopologyView};
-use crate::upstream::ConnectSettings;
+use crate::upstream::{ConnectSettings, Node};
 
 /// Maximum number of shards of a cluster.
 const MAX_SHARDS: u32 = 1 << 10;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::node::Node;
+use crate::upstream::Node;
 
 /// Regions and nodes at one moment.
 #[derive(Debug)]

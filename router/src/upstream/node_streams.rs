@@ -11,18 +11,18 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloudkv_common::rpc::headers::{read_headers, write_headers};
-use cloudkv_common::rpc::{
-    CallError, CallQueueBudget, Greeting, RpcClient, RpcClientSettings, StreamKind,
-};
 use cloudkv_common::server::Authoritative;
-use cloudkv_proto::tls::Dialer;
+use cloudkv_common::transport::headers::{read_headers, write_headers};
+use cloudkv_common::transport::tls::Dialer;
+use cloudkv_common::transport::{
+    CallError, CallQueueBudget, Greeting, RpcClient, RpcClientSettings, StreamProtocol,
+};
 use cloudkv_proto::v1::{self as pb, call, reply};
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri, header};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::send::SendError;
+use super::send_error::SendError;
 
 /// Limits of a stream. The maximum of pending calls is below the number at which a node stops
 /// reading; the maximum size of a message is above that of the largest value.
@@ -91,12 +91,11 @@ impl NodeStreams {
             let (greeting, address) = (self.greeting.clone(), self.address.subscribe());
             let (runtime, dialer) = (Handle::current(), self.dialer.clone());
             let budget = CallQueueBudget::from_settings(&STREAM_LIMITS);
-            let kind = StreamKind::Users;
             RpcClient::start(
                 &runtime,
                 dialer,
                 greeting,
-                kind,
+                StreamProtocol::UserFrames,
                 address,
                 STREAM_LIMITS,
                 budget,

@@ -16,35 +16,16 @@ use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 
 use super::counting_stream::{AcceptedBytes, CountingStream};
+use super::node::Node;
 use super::pool::PooledConnection;
 use super::request_body::{RequestPayload, UpstreamBody};
-use crate::topology::Node;
+use super::send_error::SendError;
 
 /// Time to connect to a node, including the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Maximum number of bytes of a response that are read ahead of the client.
 const MAX_READ_BYTES: usize = 64 << 10;
-
-/// Outcome of a request without a response.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SendError {
-    /// No byte of the request was sent: the node is unreachable.
-    #[error("not sent: {0}")]
-    NotSent(String),
-    /// No byte of the request was sent: the connections to the node are at their limit.
-    #[error("not sent: too many connections to the node")]
-    Busy,
-    /// The request wasn't read completely, and so wasn't executed: the node closed the connection.
-    #[error("not read: {0}")]
-    NotRead(String),
-    /// The outcome is unknown: the connection was lost.
-    #[error("no response: {0}")]
-    Lost(String),
-    /// The outcome is unknown: there was no response in time.
-    #[error("no response in time")]
-    TimedOut,
-}
 
 /// Response of a node, and its connection.
 #[derive(Debug)]

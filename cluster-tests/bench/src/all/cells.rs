@@ -1,10 +1,10 @@
 //! Cells of the table, and the order of their measurement.
 
-use super::Plan;
+use super::plan::Plan;
 use super::testbed::Testbed;
 use crate::engine::LoadResult;
 use crate::process::run_load;
-use crate::report::median;
+use crate::rounds::{Measurement, failed_requests, median_of_rounds};
 use crate::servers::{Endpoint, ServerKind};
 use crate::workload::Operation;
 use anyhow::Result;
@@ -25,6 +25,18 @@ pub(super) struct Cell {
     pub round: usize,
     /// Result of the measurement.
     pub outcome: LoadResult,
+}
+
+impl Measurement for Cell {
+    type Key = (ServerKind, Load);
+
+    fn key(&self) -> Self::Key {
+        (self.server, self.load)
+    }
+
+    fn outcome(&self) -> &LoadResult {
+        &self.outcome
+    }
 }
 
 /// Load of a server.
@@ -91,12 +103,7 @@ impl Cells {
         load: Load,
         number: impl Fn(&LoadResult) -> f64,
     ) -> Option<f64> {
-        let same = self
-            .0
-            .iter()
-            .filter(|cell| cell.server == server && cell.load == load);
-        let mut numbers: Vec<_> = same.map(|cell| number(&cell.outcome)).collect();
-        (!numbers.is_empty()).then(|| median(&mut numbers))
+        median_of_rounds(&self.0, (server, load), number)
     }
 
     /// Number of failed requests of a server under a load, in all rounds.
@@ -110,7 +117,7 @@ impl Cells {
 
     /// Number of failed requests of all cells.
     pub(super) fn errors(&self) -> u64 {
-        self.0.iter().map(|cell| cell.outcome.errors.total()).sum()
+        failed_requests(&self.0)
     }
 
     /// Returns the cells in the order of their measurement.
@@ -170,13 +177,7 @@ fn print_cell(cell: &Cell, (turn, turns): (usize, usize)) {
     eprintln!(
         "[{turn}/{turns}] {method} {size} B, {connections} connections, {server}: {rate:.0}/s"
     );
-    if outcome.errors.total() > 0 {
-        eprintln!(
-            "!!!! {} ERRORS: {:?}",
-            outcome.errors.total(),
-            outcome.errors
-        );
-    }
+    outcome.errors.print();
 }
 
 #[cfg(test)]

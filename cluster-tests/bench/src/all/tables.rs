@@ -1,10 +1,10 @@
 //! The report as Markdown.
 
-use super::Report;
 use super::cells::{Cells, Load};
+use super::report::Report;
 use crate::engine::LoadResult;
 use crate::procfs::MemoryUsage;
-use crate::report::Table;
+use crate::report::{Table, render};
 use crate::servers::ServerKind;
 use std::fmt::Write;
 
@@ -20,13 +20,8 @@ pub(super) fn markdown(report: &Report) -> String {
         tables.push(error_table(report));
     }
     tables.push(Table::of_checks(&report.checks));
-    for table in tables {
-        text.push('\n');
-        text.push_str(&table.render());
-    }
-    for note in &report.notes {
-        let _ = writeln!(text, "\nNote: {note}");
-    }
+    text.push('\n');
+    text.push_str(&render(&tables, &report.notes));
     text
 }
 

@@ -1,12 +1,12 @@
 //! The servers of a run: started, filled with keys, and left idle between cells.
 
-use super::Plan;
+use super::plan::Plan;
 use crate::hyper_server::Sample;
-use crate::process::run_load;
+use crate::process::fill;
 use crate::procfs::{self, MemoryUsage};
 use crate::servers::{self, BareHyper, Endpoint, INSTALL_COMMAND, Node, Webdis};
 use crate::workload::Operation;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 use std::path::Path;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -104,18 +104,10 @@ impl Testbed {
     async fn load_keys(&self, plan: &Plan) -> Result<()> {
         for endpoint in &self.endpoints {
             for size in &plan.value_sizes {
-                let Some(mut load) = endpoint.load(Operation::Put, *size) else {
-                    continue;
-                };
-                load.each = Some(1);
-                load.seconds = 300.0;
-                let outcome = run_load(&load).await?;
-                let (kind, done, keys) = (endpoint.kind, outcome.requests, load.keys);
-                ensure!(
-                    done == keys,
-                    "{kind}: {done} of {keys} keys loaded: {:?}",
-                    outcome.errors
-                );
+                if let Some(load) = endpoint.load(Operation::Put, *size) {
+                    let kind = endpoint.kind;
+                    fill(&load).await.with_context(|| kind.to_string())?;
+                }
             }
         }
         Ok(())

@@ -1,8 +1,6 @@
 //! Memory of the node while other work runs.
 
-use super::Report;
 use crate::procfs::MemoryUsage;
-use crate::report::Table;
 use anyhow::Result;
 use std::future::Future;
 use std::time::Duration;
@@ -30,29 +28,4 @@ pub(super) async fn peak_during<T>(
             }
         }
     }
-}
-
-/// Builds the table of memory use at each stage.
-pub(super) fn table(report: &Report) -> Table {
-    let head = ["memory", "RSS MB", "anonymous MB", "peak MB"];
-    let mut table = Table::new("Memory of the node", &head);
-    let moments = [
-        ("fresh", report.fresh),
-        ("while loading, highest", report.while_loading),
-        ("loaded, idle", report.idle),
-        ("after restart and reads", report.restarted),
-    ];
-    for (
-        when,
-        MemoryUsage {
-            rss,
-            peak,
-            anonymous,
-        },
-    ) in moments
-    {
-        let megabytes = [rss, anonymous, peak].map(|bytes| format!("{:.1}", bytes as f64 / 1e6));
-        table.add(std::iter::once(when.to_owned()).chain(megabytes).collect());
-    }
-    table
 }

@@ -105,13 +105,7 @@ impl Speed {
         let outcome = run_load(&load).await?;
         let rate = outcome.per_second;
         eprintln!("{} over {keys} keys: {rate:.0}/s", operation.method());
-        if outcome.errors.total() > 0 {
-            eprintln!(
-                "!!!! {} ERRORS: {:?}",
-                outcome.errors.total(),
-                outcome.errors
-            );
-        }
+        outcome.errors.print();
         self.errors += outcome.errors.total();
         Ok(rate)
     }

@@ -1,6 +1,9 @@
 //! The steps of the measurement.
 
-use super::{Args, Report, memory};
+use super::args::Args;
+use super::memory;
+use super::report::Report;
+use super::speed::{FEW_KEYS, Speed};
 use crate::disk::FsyncLatency;
 use crate::engine::LoadResult;
 use crate::load_keys::KEY_DIGITS;
@@ -22,7 +25,7 @@ const LAST_SEED: u64 = 0x0123_4567_89ab_cdef;
 
 /// Runs the measurement; the caller adds the checks.
 pub(super) async fn run(args: &Args) -> Result<Report> {
-    let dir = process::work_dir(&args.data_dir)?;
+    let dir = process::work_dir(&args.run.data_dir)?;
     let data = dir.path().join("node");
     let fsync_us = FsyncLatency::measure(dir.path())?;
     let mut node = Node::start(&args.node_bin, &data, dir.path()).await?;
@@ -31,8 +34,8 @@ pub(super) async fn run(args: &Args) -> Result<Report> {
 
     let bucket = node.create_bucket().await?;
     let buckets = [(100, bucket.clone())];
-    let mut speed = super::Speed::default();
-    load_keys(args, &node, &bucket, super::speed::FEW_KEYS).await?;
+    let mut speed = Speed::default();
+    load_keys(args, &node, &bucket, FEW_KEYS).await?;
     speed
         .measure_few_alone(&node.endpoint(&buckets), args.seconds)
         .await?;

@@ -17,7 +17,8 @@ use rustix::time::{
     timerfd_settime,
 };
 
-use super::{LoadSpec, MeasureWindow};
+use super::spec::LoadSpec;
+use super::window::MeasureWindow;
 
 /// Maximum delay that is caught up; requests due before that are skipped.
 const MAX_CATCH_UP: Duration = Duration::from_millis(50);

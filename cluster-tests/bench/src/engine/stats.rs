@@ -98,6 +98,13 @@ impl Errors {
         self.status.values().sum::<u64>() + self.wrong_body + self.lost
     }
 
+    /// Prints the errors, if there are any.
+    pub(crate) fn print(&self) {
+        if self.total() > 0 {
+            eprintln!("!!!! {} ERRORS: {self:?}", self.total());
+        }
+    }
+
     /// Keeps the description of the first error.
     pub(crate) fn record_first(&mut self, text: impl FnOnce() -> String) {
         self.first.get_or_insert_with(text);

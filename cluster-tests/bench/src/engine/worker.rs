@@ -6,7 +6,9 @@
 use super::connection::{Connection, InFlight};
 use super::keys::KeySource;
 use super::pacer::{Pacer, TIMER};
-use super::{LoadSpec, MeasureWindow, Stats};
+use super::spec::LoadSpec;
+use super::stats::Stats;
+use super::window::MeasureWindow;
 use crate::workload::{Dialect, Operation, RequestTemplate, is_valid_value};
 use anyhow::{Context, Result, bail};
 use mio::{Events, Interest, Poll, Token};

@@ -1,8 +1,7 @@
 //! Debian's etcd, three nodes of it, called through their JSON gateways.
 
-use super::webdis::find_program;
 use crate::http;
-use crate::process::{ChildProcess, free_port};
+use crate::process::{ChildProcess, find_program, free_port};
 use anyhow::Result;
 use std::net::SocketAddr;
 use std::path::Path;

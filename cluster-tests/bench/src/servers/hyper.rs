@@ -1,6 +1,7 @@
 //! The bare hyper server as a process of its own.
 
-use super::{Endpoint, Paths, ServerKind};
+use super::endpoint::{Endpoint, Paths};
+use super::kind::ServerKind;
 use crate::hyper_server::Sample;
 use crate::process::ChildProcess;
 use anyhow::{Context, Result};

@@ -1,6 +1,7 @@
 //! A real `cloudkv-node`, alone in its cluster.
 
-use super::{Endpoint, Paths, ServerKind};
+use super::endpoint::{Endpoint, Paths};
+use super::kind::ServerKind;
 use crate::hyper_server::{Sample, headers_to_copy};
 use crate::process::ChildProcess;
 use crate::workload::fill_value;

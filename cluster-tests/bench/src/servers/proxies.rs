@@ -4,10 +4,9 @@
 //! Each has its default number of threads: HAProxy and nginx (in Debian's configuration) one for
 //! each processor, the router one less. Or all have the requested number.
 
-use super::ServerKind;
-use super::webdis::find_program;
+use super::kind::ServerKind;
 use crate::http;
-use crate::process::{ChildProcess, free_port};
+use crate::process::{ChildProcess, find_program, free_port};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;

@@ -7,15 +7,16 @@
 //! [`Tuning::Debian`] is the package's own configuration (2 threads, TCP, the built-in pool), about
 //! 25 % slower in PUT.
 
-use super::{Endpoint, Paths, ServerKind};
+use super::endpoint::{Endpoint, Paths};
+use super::kind::ServerKind;
 use crate::http;
-use crate::process::{ChildProcess, free_port};
+use crate::process::{ChildProcess, find_program, free_port};
 use crate::workload::fill_value;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// Command that installs the two programs.
@@ -175,11 +176,4 @@ fn paths(value_size: usize) -> Paths {
         get_suffix: ".txt".to_owned(),
         put: format!("/SET/v{value_size}-"),
     }
-}
-
-pub(super) fn find_program(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(program))
-        .find(|file| file.is_file())
 }

@@ -40,8 +40,14 @@ pub(crate) struct PowerLossCounts {
 
 impl PowerLossCounts {
     /// Returns the number of power losses.
-    pub(crate) fn total(&self) -> u64 {
+    fn total(&self) -> u64 {
         self.none + self.one + self.several + self.regions + self.all
+    }
+
+    /// Returns a failure if there were fewer power losses than planned.
+    pub(crate) fn missing(&self, planned: usize) -> Option<String> {
+        let total = self.total();
+        (total < planned as u64).then(|| format!("{total} power losses, and not {planned}"))
     }
 
     fn count(&mut self, power_loss: &PowerLoss, nodes: usize, nodes_per_region: usize) {

@@ -1,16 +1,15 @@
 //! Carries out a plan of power losses on a region under load.
 
-use std::panic::AssertUnwindSafe;
-use std::time::{Duration, Instant};
-
-use futures_util::FutureExt;
+use std::time::Duration;
 
 use super::plan::{PowerLoss, PowerLossPlan};
 use super::power_nemesis::PowerNemesis;
 use crate::fault_kind::FaultCounts;
+use crate::panics::catch_panic;
+use crate::progress::Progress;
 use crate::recording_client::ClientContext;
 use crate::report::Report;
-use crate::run::{RegionLoad, RunOptions, panic_message};
+use crate::run::{RegionLoad, RunOptions};
 use cloudkv_test_harness::region::Region;
 
 /// Small files and buffers, so that all kinds of them are written often.
@@ -50,51 +49,35 @@ impl PowerOptions {
 pub async fn run_power(options: &PowerOptions) -> Report {
     let mut region = Region::start_with(options.run.region.clone()).await;
     let load = RegionLoad::start(&region, &options.run).await;
-    let started = Instant::now();
+    let progress = Progress::start(options.run.is_verbose);
     region.expect_disk_errors();
     let nodes = region.nodes.len();
     let shared = load.shared.clone();
     let mut nemesis = PowerNemesis::new(&mut region, nodes, || shared.history.counts.answered());
-    let panicked = {
-        let cuts = run_power_losses(&mut nemesis, options, &load.shared);
-        AssertUnwindSafe(cuts).catch_unwind().await
-    };
+    let power_losses = run_power_losses(&mut nemesis, options, &load.shared, &progress);
+    let panicked = catch_panic(power_losses).await.err();
     nemesis.clear_disk_faults();
-    let tally = nemesis.counts.clone();
-    let duration = started.elapsed();
-    let panicked = panicked.err().map(|panic| panic_message(&*panic));
-    let (count, planned) = (tally.total(), options.power_losses.len());
-    let too_few =
-        (count < planned as u64).then(|| format!("{count} power losses, and not {planned}"));
-    let failures = too_few.into_iter().collect();
-    let findings = load.finish(&mut region, panicked, failures).await;
-    Report {
-        seed: options.run.seed,
-        duration,
-        calls: findings.shared.history.counts.total(),
-        outcomes: findings.shared.history.counts.to_string(),
-        checked_calls: findings.checked_calls,
-        checked_lists: findings.checked_lists,
-        faults: FaultCounts::default(),
-        notes: vec![tally.to_string()],
-        failures: findings.failures,
-        kept_dir: findings.kept_dir,
-    }
+    let counts = nemesis.counts.clone();
+    let duration = progress.elapsed();
+    let failures = counts.missing(options.power_losses.len());
+    let result = load
+        .finish(&mut region, panicked, failures.into_iter().collect())
+        .await;
+    let faults = FaultCounts::default();
+    result.into_report(options.run.seed, duration, faults, counts.to_string())
 }
 
 async fn run_power_losses<Answered: Fn() -> u64>(
     nemesis: &mut PowerNemesis<'_, Answered>,
     options: &PowerOptions,
     shared: &ClientContext,
+    progress: &Progress,
 ) {
-    let started = Instant::now();
     for power_loss in &options.power_losses {
         if shared.is_stopped() {
             return;
         }
-        if options.run.is_verbose {
-            println!("{:7.1} s  {power_loss:?}", started.elapsed().as_secs_f64());
-        }
+        progress.report(format_args!("{power_loss:?}"));
         nemesis.carry_out(power_loss).await;
     }
     nemesis.heal().await;

@@ -180,10 +180,7 @@ fn client_context(
     Arc::new(ClientContext {
         history: History::starting_at(started),
         bucket,
-        nodes: seats
-            .iter()
-            .map(|seat| cluster.seat(*seat).http())
-            .collect(),
+        nodes: cluster.http_addresses(seats),
         last_value: AtomicU64::new(0),
         think_time_ms: THINK_TIME_MS,
         stop: AtomicBool::new(false),

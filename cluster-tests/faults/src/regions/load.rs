@@ -150,6 +150,12 @@ impl RegionsLoad {
 }
 
 impl FinishedLoad {
+    /// Returns the number of calls in histories that passed.
+    pub(super) fn checked_calls(&self) -> u64 {
+        let checkers = self.checkers.iter();
+        checkers.map(|checker| checker.checked_calls).sum()
+    }
+
     /// Returns the wrong responses to bucket lists.
     pub(super) fn anomalies(&self) -> Vec<String> {
         self.bucket_list_context.history.anomalies()

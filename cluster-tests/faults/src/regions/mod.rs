@@ -10,12 +10,16 @@
 mod context;
 mod convergence;
 mod deleted_bucket;
+mod fault_injection;
+mod fault_results;
 mod final_checks;
 mod isolated_restart;
+mod late_region;
 mod load;
 mod lww_checker;
 #[cfg(test)]
 mod lww_checker_tests;
+mod options;
 mod power_losses;
 mod region_call;
 mod region_nemesis;
@@ -23,4 +27,5 @@ mod run;
 mod session_client;
 mod upgrade;
 
-pub use run::{RegionsOptions, run_regions};
+pub use options::RegionsOptions;
+pub use run::run_regions;

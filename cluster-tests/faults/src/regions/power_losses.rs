@@ -1,13 +1,10 @@
 //! Power losses of nodes and whole regions, while all regions are written and read.
 
-use std::panic::AssertUnwindSafe;
-
-use futures_util::FutureExt;
-
 use super::context::RegionsContext;
-use super::run::{FaultResults, RegionsOptions};
+use super::fault_results::FaultResults;
+use super::options::RegionsOptions;
+use crate::panics::catch_panic;
 use crate::power::PowerNemesis;
-use crate::run::panic_message;
 use cloudkv_test_harness::region::MultiRegionCluster;
 
 /// Carries out the power losses of a run, fewer if it is stopped, and records the results.
@@ -31,13 +28,10 @@ pub(super) async fn run_power_losses(
         }
         nemesis.heal().await;
     };
-    let panicked = AssertUnwindSafe(work).catch_unwind().await;
+    let panicked = catch_panic(work).await.err();
     nemesis.clear_disk_faults();
-    let failures = &mut results.failures;
-    failures.extend(panicked.err().map(|panic| panic_message(&*panic)));
-    let (count, planned) = (nemesis.counts.total(), options.power_losses.len());
-    if count < planned as u64 {
-        failures.push(format!("{count} power losses, and not {planned}"));
-    }
+    results.failures.extend(panicked);
+    let missing = nemesis.counts.missing(options.power_losses.len());
+    results.failures.extend(missing);
     results.notes.push(nemesis.counts.to_string());
 }

@@ -244,21 +244,7 @@ impl<'a> RegionNemesis<'a> {
                 flow.stalls_permille = stalls;
                 flow.resets_permille = resets;
             }),
-            FaultKind::Kill
-            | FaultKind::KillAll
-            | FaultKind::RegionKill
-            | FaultKind::Pause
-            | FaultKind::Restart
-            | FaultKind::ClockJump
-            | FaultKind::RegionCutKill
-            | FaultKind::DropBucket
-            | FaultKind::Refuse
-            | FaultKind::Delay
-            | FaultKind::Loss
-            | FaultKind::Wipe
-            | FaultKind::SlowSnapshot
-            | FaultKind::MembershipChange
-            | FaultKind::Damage => {}
+            _ => panic!("{kind} is no fault of the network between regions"),
         }
     }
 

@@ -79,25 +79,15 @@ impl SessionClient {
 
     async fn carry_out(&mut self, key: KeyName, intent: Intent) {
         let value = self.context.shared_keys.new_value();
-        let action = match intent {
-            Intent::Get => Action::Get,
-            Intent::Put => Action::Put(value),
-            Intent::Delete => Action::Delete,
-            Intent::Create => Action::Create(value),
-            Intent::PutIfMatch | Intent::DeleteIfMatch => {
-                let (outcome, etag) = self.call(key, Action::Get, None).await;
-                let (Outcome::Read(was), Some(etag)) = (outcome, etag) else {
-                    return;
-                };
-                let action = match intent {
-                    Intent::PutIfMatch => Action::PutIfMatch { was, value },
-                    _ => Action::DeleteIfMatch(was),
-                };
-                self.call(key, action, Some(&etag)).await;
-                return;
-            }
-        };
-        self.call(key, action, None).await;
+        if let Some(action) = intent.action(value) {
+            self.call(key, action, None).await;
+            return;
+        }
+        let (outcome, etag) = self.call(key, Action::Get, None).await;
+        if let (Outcome::Read(was), Some(etag)) = (outcome, etag) {
+            let action = intent.conditional_action(was, value);
+            self.call(key, action, Some(&etag)).await;
+        }
     }
 
     async fn call(

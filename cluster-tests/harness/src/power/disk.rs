@@ -3,27 +3,12 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::data_loss::DataLoss;
 use super::disk_faults::DiskFaults;
 use super::file_contents::LossExtent;
-use super::volume::Volume;
-
-/// A volume, and a signal for its waiting syncs.
-#[derive(Debug)]
-pub(super) struct SharedVolume {
-    volume: Mutex<Volume>,
-    /// Notified when the state that slow syncs wait for may have changed.
-    pub state_changed: Condvar,
-}
-
-impl SharedVolume {
-    /// Locks the volume. A poisoned lock is ignored: the panic is reported where it happened.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Volume> {
-        self.volume.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+use super::shared_volume::SharedVolume;
 
 /// A mounted disk; unmounted on drop.
 #[derive(Debug)]
@@ -54,10 +39,7 @@ impl Disk {
     pub fn mount(at: &Path, host: &Path) -> io::Result<Self> {
         fs::create_dir_all(at)?;
         fs::create_dir_all(host)?;
-        let shared = Arc::new(SharedVolume {
-            volume: Mutex::new(Volume::new(host.to_owned())),
-            state_changed: Condvar::new(),
-        });
+        let shared = Arc::new(SharedVolume::new(host.to_owned()));
         let session = super::fuse_server::mount(&shared, at)?;
         Ok(Self {
             shared,

@@ -18,8 +18,8 @@ use fuser::{
 };
 use rustix::io::Errno;
 
-use super::disk::SharedVolume;
 use super::namespace::Inode;
+use super::shared_volume::SharedVolume;
 use super::volume::{FileNode, Result, Volume};
 
 /// Number of threads that serve the kernel.

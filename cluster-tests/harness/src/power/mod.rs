@@ -33,7 +33,8 @@
 //! | `file_contents` | one file: its newest and its durable bytes |
 //! | `namespace` | directories: their visible and their durable names |
 //! | `volume` | the file system: files, names and faults |
-//! | `data_loss` | what a power loss leaves |
+//! | `data_loss`, `disk_faults` | what a power loss leaves; faults on command |
+//! | `shared_volume` | the volume that server and handle share |
 //! | `fuse_server` | serves the kernel's calls (Linux alone) |
 //! | `disk` | the handle of tests |
 
@@ -46,6 +47,7 @@ mod file_contents_tests;
 #[cfg(target_os = "linux")]
 mod fuse_server;
 mod namespace;
+mod shared_volume;
 mod volume;
 #[cfg(test)]
 mod volume_tests;

@@ -1,11 +1,16 @@
-//! Contents of a bucket in one region, as its users see them.
+//! Contents of a bucket in each region, as its users see them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 
 use super::multi_region::MultiRegionCluster;
-use crate::{ApiClient, Bucket};
+use crate::{ApiClient, Bucket, eventually};
+
+/// Time for regions to converge after all links are healed.
+const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Maximum number of concurrent reads.
 const MAX_CONCURRENT_READS: usize = 16;
@@ -62,6 +67,36 @@ impl MultiRegionCluster {
             all.map(|(name, key)| (name, (key.etag, key.value)))
                 .collect(),
         )
+    }
+
+    /// Waits until all regions have the same contents of a bucket, byte by byte and version by
+    /// version, and count the same; returns them.
+    pub async fn wait_bucket_converged(&self, bucket: &Bucket) -> BucketValues {
+        let regions = self.running_regions();
+        eventually(
+            "all regions hold the same",
+            CONVERGENCE_TIMEOUT,
+            async || {
+                let all = regions
+                    .iter()
+                    .map(|region| self.bucket_values(*region, bucket));
+                let all = join_all(all).await;
+                let first = all.first()?.clone()?;
+                let are_equal = all.iter().all(|other| other.as_ref() == Some(&first));
+                if !are_equal {
+                    return None;
+                }
+                for region in &regions {
+                    let seat = self.any_running(*region)?;
+                    let summary = self.api(seat).try_bucket_summary(bucket).await?;
+                    if summary["estimated_keys"] != first.len() {
+                        return None;
+                    }
+                }
+                Some(first)
+            },
+        )
+        .await
     }
 }
 

@@ -1,5 +1,6 @@
 //! Starts a region's nodes, and stops and restarts them.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -278,6 +279,16 @@ impl Region {
             .await;
     }
 
+    /// Kills a node, wipes its disk, has it join again, and tells the node at `admin_seat` that the
+    /// old one is lost. Returns the ID that is lost.
+    pub async fn replace_after_disk_loss(&mut self, seat: usize, admin_seat: usize) -> NodeId {
+        let lost_id = self.node_id(seat).await;
+        self.kill(seat);
+        self.rejoin_wiped(seat).await;
+        self.replace_node(admin_seat, &lost_id).await;
+        lost_id
+    }
+
     /// Runs an operator's command through the node at `seat`; returns its output, or its error
     /// output.
     pub async fn admin(&self, seat: usize, args: &[&str]) -> Result<String, String> {
@@ -308,6 +319,18 @@ impl Region {
     /// Returns the addresses of a node.
     pub fn seat(&self, seat: usize) -> Seat {
         self.network.seats()[seat]
+    }
+
+    /// Returns the addresses of the public ports of the nodes at these seats.
+    pub fn http_addresses(&self, seats: impl IntoIterator<Item = usize>) -> Vec<SocketAddr> {
+        let seats = seats.into_iter();
+        seats.map(|seat| self.seat(seat).http()).collect()
+    }
+
+    /// Returns the addresses of the rpc ports of the nodes at these seats.
+    pub fn rpc_addresses(&self, seats: impl IntoIterator<Item = usize>) -> Vec<SocketAddr> {
+        let seats = seats.into_iter();
+        seats.map(|seat| self.seat(seat).rpc()).collect()
     }
 
     /// Returns a client of a node's public port.

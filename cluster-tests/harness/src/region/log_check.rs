@@ -26,7 +26,7 @@ const RAFT_STOPPED_ERRORS: [&str; 2] = [
 
 impl Region {
     /// Allows errors of disks in the logs from here on.
-    pub(crate) fn expect_disk_errors(&mut self) {
+    pub fn expect_disk_errors(&mut self) {
         self.expect_errors(&DISK_ERRORS);
         self.expect_errors(&RAFT_STOPPED_ERRORS);
     }
@@ -52,7 +52,7 @@ impl Region {
     }
 
     /// Takes the exits of nodes that were allowed to exit by themselves; these don't run any more.
-    pub(crate) async fn take_allowed_exits(&mut self) -> Vec<(usize, ExitStatus)> {
+    pub async fn take_allowed_exits(&mut self) -> Vec<(usize, ExitStatus)> {
         let mut exits = vec![];
         for seat in 0..self.nodes.len() {
             let member = &mut self.nodes[seat];
@@ -79,7 +79,7 @@ impl Region {
 
 impl NodeProcess {
     /// Allows the node to exit by itself until it is started again, if it says why: its disk fails.
-    pub(crate) fn allow_exit(&mut self) {
+    pub fn allow_exit(&mut self) {
         if self.exit_allowed_from.is_none() {
             self.exit_allowed_from = Some(self.log.text().len());
         }
@@ -92,7 +92,7 @@ impl NodeProcess {
 
     /// Checks the exit of a node that was allowed to exit: its last message must name the disk, and
     /// its exit code must be 1.
-    pub(crate) fn check_exit(&self, status: ExitStatus) -> Result<(), String> {
+    pub fn check_exit(&self, status: ExitStatus) -> Result<(), String> {
         let before = self.exit_allowed_from.unwrap_or_default();
         let text = self.log.text();
         let names_disk = |line: &str| {

@@ -18,6 +18,7 @@ mod bottleneck;
 mod bucket_contents;
 mod certificates;
 mod lifecycle;
+mod link_control;
 mod link_shape;
 mod log_check;
 mod multi_region;

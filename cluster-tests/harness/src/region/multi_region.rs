@@ -5,13 +5,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::bucket_contents::BucketValues;
 use super::lifecycle::{FORM_TIMEOUT, Region, RegionOptions};
 use super::node_process::StartMode;
-use crate::{Bucket, eventually};
-
-/// Time for regions to converge after all links are healed.
-const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(60);
+use crate::eventually;
+use crate::prometheus::sum_of_samples;
 
 /// Several regions of the same size; the seats of a region are adjacent.
 #[derive(Debug)]
@@ -165,36 +162,6 @@ impl MultiRegionCluster {
         }
     }
 
-    /// Waits until all regions have the same contents of a bucket, byte by byte and version by
-    /// version, and count the same; returns them.
-    pub async fn wait_bucket_converged(&self, bucket: &Bucket) -> BucketValues {
-        let regions = self.running_regions();
-        eventually(
-            "all regions hold the same",
-            CONVERGENCE_TIMEOUT,
-            async || {
-                let all = regions
-                    .iter()
-                    .map(|region| self.bucket_values(*region, bucket));
-                let all = join_all(all).await;
-                let first = all.first()?.clone()?;
-                let are_equal = all.iter().all(|other| other.as_ref() == Some(&first));
-                if !are_equal {
-                    return None;
-                }
-                for region in &regions {
-                    let seat = self.any_running(*region)?;
-                    let summary = self.inner.api(seat).try_bucket_summary(bucket).await?;
-                    if summary["estimated_keys"] != first.len() {
-                        return None;
-                    }
-                }
-                Some(first)
-            },
-        )
-        .await
-    }
-
     /// Waits until the nodes' metrics show no retained changes for other regions.
     pub async fn wait_no_retained_changes(&self) {
         for seat in self.inner.running() {
@@ -202,16 +169,10 @@ impl MultiRegionCluster {
                 "nothing is held for other regions",
                 FORM_TIMEOUT,
                 async || {
-                    let page = self.inner.nodes[seat]
-                        .admin_api()
-                        .get("/metrics")
-                        .unchecked();
-                    let page = page.try_send().await.ok()?;
-                    let text = page.text().to_owned();
-                    let mut retained = text
-                        .lines()
-                        .filter(|line| line.starts_with("cloudkv_geo_held_changes{"));
-                    retained.all(|line| line.ends_with(" 0")).then_some(())
+                    let admin = self.inner.nodes[seat].admin_api();
+                    let page = admin.get("/metrics").unchecked().try_send().await.ok()?;
+                    let changes = sum_of_samples(page.text(), "cloudkv_geo_held_changes", "");
+                    (changes == 0.0).then_some(())
                 },
             )
             .await;

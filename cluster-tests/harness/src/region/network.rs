@@ -11,8 +11,9 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use super::bottleneck::Bottleneck;
+use super::link_control::LinkControl;
 use super::link_shape::{Direction, FlowShape, LinkShape, LinkStats};
-use super::proxy::{self, LinkControl};
+use super::proxy;
 use super::seats::{self, Seat};
 
 /// Bandwidth limits that all links of a node share, in each direction.

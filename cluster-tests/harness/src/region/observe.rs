@@ -83,6 +83,38 @@ impl Region {
         eventually(&what, FORM_TIMEOUT, async || self.leader_of(group).await).await
     }
 
+    /// Returns the latest term of each group that any running node knows.
+    pub async fn terms(&self) -> BTreeMap<String, u64> {
+        let mut terms = BTreeMap::new();
+        for status in self.statuses().await.into_values() {
+            for group in status.groups {
+                let term = terms.entry(group.group).or_default();
+                *term = group.term.max(*term);
+            }
+        }
+        terms
+    }
+
+    /// Waits until a node answers a GET with this value, or with 404 if it is `None`.
+    pub async fn wait_value(
+        &self,
+        seat: usize,
+        path: &str,
+        value: Option<&str>,
+        timeout: Duration,
+    ) {
+        let what = format!("node {seat} has {value:?}");
+        eventually(&what, timeout, async || {
+            let got = self.api(seat).get(path).await;
+            let is_same = match value {
+                Some(value) => got.status == 200 && got.text() == value,
+                None => got.status == 404,
+            };
+            is_same.then_some(())
+        })
+        .await;
+    }
+
     /// Returns the names of all groups: the metadata and the shards.
     pub fn groups(&self) -> Vec<String> {
         let shards = (0..self.shards()).map(|shard| format!("shard-{shard}"));
@@ -107,7 +139,7 @@ impl Region {
     }
 
     /// Returns a running node that isn't ready to serve, as a message.
-    pub(crate) async fn unready_node(&self) -> Option<String> {
+    pub async fn unready_node(&self) -> Option<String> {
         for seat in self.running() {
             if !self.is_ready(seat).await {
                 return Some(format!("node {seat} is not ready"));
@@ -117,7 +149,7 @@ impl Region {
     }
 
     /// Returns the first reason why the region isn't formed.
-    pub(crate) async fn formation_problem(&self) -> Option<String> {
+    pub async fn formation_problem(&self) -> Option<String> {
         if let Some(problem) = self.unready_node().await {
             return Some(problem);
         }

@@ -8,29 +8,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 
 use super::bottleneck::Bottleneck;
-use super::link_shape::{Direction, LinkShape, LinkStats};
+use super::link_control::LinkControl;
+use super::link_shape::{Direction, LinkStats};
 use super::pump::Pump;
 use crate::rng::Rng;
-
-/// Settings of a running proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LinkControl {
-    pub shape: LinkShape,
-    /// Shape without faults, such as the latency between two regions.
-    pub baseline: LinkShape,
-    /// True while the target listens; otherwise the proxy doesn't either.
-    pub is_listening: bool,
-}
-
-impl Default for LinkControl {
-    fn default() -> Self {
-        Self {
-            shape: LinkShape::default(),
-            baseline: LinkShape::default(),
-            is_listening: true,
-        }
-    }
-}
 
 /// A proxy before it runs.
 pub(super) struct Proxy {

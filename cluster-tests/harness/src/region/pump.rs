@@ -21,8 +21,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::bottleneck::Bottleneck;
+use super::link_control::LinkControl;
 use super::link_shape::{Direction, FlowShape, LinkStats};
-use super::proxy::LinkControl;
 use crate::rng::Rng;
 
 /// Maximum number of chunks in the queue.

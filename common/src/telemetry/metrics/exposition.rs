@@ -1,133 +1,174 @@
-//! Prometheus text format (exposition format 0.0.4).
+//! Text of the metrics, in the OpenMetrics format (version 1.0.0).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::exemplar::Exemplar;
+use prometheus_client::registry::Registry;
 
 use super::histogram::HistogramSnapshot;
 
 /// Names and values of a sample's labels. Names must be valid; values may be any text.
 pub type Labels<'a> = &'a [(&'a str, &'a str)];
 
-/// Writer of metrics. Samples of a family may be added in any order: they are grouped under one
-/// `HELP` and `TYPE`, as the format demands; families are sorted by name.
+/// No sample has exemplars.
+const NO_EXEMPLAR: Option<&Exemplar<Vec<(String, String)>, u64>> = None;
+
+/// Writer of metrics. Samples of a family may be added in any order: they are grouped, as the
+/// format demands; families are sorted by name.
 #[derive(Debug, Default)]
 pub struct Exposition {
-    families: BTreeMap<&'static str, String>,
+    families: BTreeMap<&'static str, Family>,
+}
+
+#[derive(Debug)]
+struct Family {
+    help: &'static str,
+    kind: MetricType,
+    samples: Vec<(Vec<(String, String)>, SampleValue)>,
+}
+
+#[derive(Debug)]
+enum SampleValue {
+    Counter(u64),
+    Gauge(f64),
+    Histogram(HistogramSnapshot),
 }
 
 impl Exposition {
     /// `Content-Type` of the text.
-    pub const CONTENT_TYPE: &'static str = "text/plain; version=0.0.4; charset=utf-8";
+    pub const CONTENT_TYPE: &'static str =
+        "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
     /// Creates an empty exposition.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a counter; its name should end in `_total`.
-    pub fn counter(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: u64) {
-        let family = self.family(name, help, "counter");
-        sample(family, name, "", labels, None, value);
+    /// Adds a counter; its name must end in `_total`.
+    pub fn counter(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: Labels<'_>,
+        value: u64,
+    ) {
+        // The format names the family without the ending, and its samples with it.
+        let family = name.strip_suffix("_total").unwrap_or(name);
+        self.add(family, help, labels, SampleValue::Counter(value));
     }
 
     /// Adds a gauge.
-    pub fn gauge(&mut self, name: &'static str, help: &str, labels: Labels<'_>, value: f64) {
-        let family = self.family(name, help, "gauge");
-        sample(family, name, "", labels, None, number(value));
+    pub fn gauge(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: Labels<'_>,
+        value: f64,
+    ) {
+        self.add(name, help, labels, SampleValue::Gauge(value));
     }
 
     /// Adds a histogram; its name should end in its unit.
     pub fn histogram(
         &mut self,
         name: &'static str,
-        help: &str,
+        help: &'static str,
         labels: Labels<'_>,
-        histogram: &HistogramSnapshot,
+        histogram: HistogramSnapshot,
     ) {
-        let family = self.family(name, help, "histogram");
-        for (bound, count) in &histogram.buckets {
-            sample(
-                family,
-                name,
-                "_bucket",
-                labels,
-                Some(&number(*bound)),
-                count,
-            );
-        }
-        sample(
-            family,
-            name,
-            "_bucket",
-            labels,
-            Some("+Inf"),
-            histogram.count,
-        );
-        sample(family, name, "_sum", labels, None, number(histogram.sum));
-        sample(family, name, "_count", labels, None, histogram.count);
+        self.add(name, help, labels, SampleValue::Histogram(histogram));
     }
 
     /// Returns the text.
     pub fn finish(self) -> String {
-        self.families.into_values().collect()
+        let (mut text, mut registry) = (String::new(), Registry::default());
+        registry.register_collector(Box::new(self));
+        if let Err(error) = text::encode(&mut text, &registry) {
+            // Writing to a String never fails, nor do the values.
+            tracing::error!(%error, "writing the metrics failed");
+        }
+        text
     }
 
-    fn family(&mut self, name: &'static str, help: &str, kind: &str) -> &mut String {
-        self.families.entry(name).or_insert_with(|| {
-            let help = help.replace('\\', "\\\\").replace('\n', "\\n");
-            format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")
-        })
+    fn add(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        labels: Labels<'_>,
+        value: SampleValue,
+    ) {
+        let family = self.families.entry(name).or_insert_with(|| Family {
+            help,
+            kind: value.kind(),
+            samples: Vec::new(),
+        });
+        let labels = labels.iter().copied();
+        let labels = labels.map(|(name, value)| (name.to_owned(), escape(value).into_owned()));
+        family.samples.push((labels.collect(), value));
     }
 }
 
-fn sample(
-    text: &mut String,
-    name: &str,
-    suffix: &str,
-    labels: Labels<'_>,
-    bound: Option<&str>,
-    value: impl Display,
-) {
-    text.push_str(name);
-    text.push_str(suffix);
-    let bound = bound.map(|bound| ("le", bound));
-    let mut separator = '{';
-    for (label, value) in labels.iter().copied().chain(bound) {
-        text.push(separator);
-        separator = ',';
-        text.push_str(label);
-        text.push_str("=\"");
-        value
-            .chars()
-            .for_each(|character| push_escaped(text, character));
-        text.push('"');
-    }
-    if separator == ',' {
-        text.push('}');
-    }
-    // Writing to a String never fails.
-    let _ = writeln!(text, " {value}");
-}
-
-fn push_escaped(text: &mut String, character: char) {
-    match character {
-        '\\' => text.push_str("\\\\"),
-        '"' => text.push_str("\\\""),
-        '\n' => text.push_str("\\n"),
-        other => text.push(other),
+impl Collector for Exposition {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, family) in &self.families {
+            let mut metric = encoder.encode_descriptor(name, family.help, None, family.kind)?;
+            for (labels, value) in &family.samples {
+                if labels.is_empty() {
+                    value.encode(&mut metric)?;
+                } else {
+                    value.encode(&mut metric.encode_family(labels)?)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-/// Formats a number.
-fn number(value: f64) -> String {
-    if value == f64::INFINITY {
-        "+Inf".to_owned()
-    } else if value == f64::NEG_INFINITY {
-        "-Inf".to_owned()
-    } else {
-        // Rust writes no exponents, and NaN as the format does.
-        value.to_string()
+impl SampleValue {
+    fn kind(&self) -> MetricType {
+        match self {
+            Self::Counter(_) => MetricType::Counter,
+            Self::Gauge(_) => MetricType::Gauge,
+            Self::Histogram(_) => MetricType::Histogram,
+        }
     }
+
+    fn encode(&self, metric: &mut MetricEncoder<'_>) -> fmt::Result {
+        match self {
+            Self::Counter(value) => metric.encode_counter(value, NO_EXEMPLAR),
+            Self::Gauge(value) => match whole_number(*value) {
+                Some(whole) => metric.encode_gauge(&whole),
+                None => metric.encode_gauge(value),
+            },
+            Self::Histogram(histogram) => metric.encode_histogram::<Vec<(String, String)>>(
+                histogram.sum,
+                histogram.count,
+                &histogram.counts_by_bound(),
+                None,
+            ),
+        }
+    }
+}
+
+/// Returns a whole number as such: it is written without a fraction then.
+fn whole_number(value: f64) -> Option<i64> {
+    /// Beyond it, not all whole numbers are different values.
+    const MAX: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+    (value.fract() == 0.0 && value.abs() < MAX).then_some(value as i64)
+}
+
+/// Escapes a label's value, which the encoder writes as it is.
+fn escape(value: &str) -> Cow<'_, str> {
+    if !value.contains(['\\', '"', '\n']) {
+        return value.into();
+    }
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+    value.replace('\n', "\\n").into()
 }
 
 #[cfg(test)]
@@ -139,25 +180,28 @@ mod tests {
         let mut text = Exposition::new();
         text.counter(
             "b_total",
-            "Requests \\ or\nso.",
+            "Requests",
             &[("route", "a\"b\\c\nd"), ("x", "1")],
             3,
         );
-        text.gauge("a_bytes", "Memory.", &[], 1.5);
-        text.counter("b_total", "Requests.", &[("route", "other")], u64::MAX);
-        text.gauge("c", "Odd ones.", &[("v", "nan")], f64::NAN);
-        text.gauge("c", "Odd ones.", &[("v", "inf")], f64::INFINITY);
-        let expected = r#"# HELP a_bytes Memory.
+        text.gauge("a_bytes", "Memory", &[], 1.5);
+        text.counter("b_total", "Requests", &[("route", "other")], u64::MAX);
+        text.gauge("c", "Odd ones", &[("v", "nan")], f64::NAN);
+        text.gauge("c", "Odd ones", &[("v", "inf")], f64::INFINITY);
+        text.gauge("c", "Odd ones", &[("v", "whole")], -3.0);
+        let expected = r#"# HELP a_bytes Memory
 # TYPE a_bytes gauge
 a_bytes 1.5
-# HELP b_total Requests \\ or\nso.
-# TYPE b_total counter
+# HELP b Requests
+# TYPE b counter
 b_total{route="a\"b\\c\nd",x="1"} 3
 b_total{route="other"} 18446744073709551615
-# HELP c Odd ones.
+# HELP c Odd ones
 # TYPE c gauge
 c{v="nan"} NaN
-c{v="inf"} +Inf
+c{v="inf"} inf
+c{v="whole"} -3
+# EOF
 "#;
         assert_eq!(text.finish(), expected);
     }
@@ -170,14 +214,15 @@ c{v="inf"} +Inf
             count: 4,
             sum: 9.5,
         };
-        text.histogram("wait_seconds", "Time.", &[("shard", "3")], &snapshot);
-        let expected = r#"# HELP wait_seconds Time.
+        text.histogram("wait_seconds", "Time", &[("shard", "3")], snapshot);
+        let expected = r#"# HELP wait_seconds Time
 # TYPE wait_seconds histogram
-wait_seconds_bucket{shard="3",le="0.000016384"} 1
-wait_seconds_bucket{shard="3",le="2"} 3
-wait_seconds_bucket{shard="3",le="+Inf"} 4
 wait_seconds_sum{shard="3"} 9.5
 wait_seconds_count{shard="3"} 4
+wait_seconds_bucket{le="0.000016384",shard="3"} 1
+wait_seconds_bucket{le="2.0",shard="3"} 3
+wait_seconds_bucket{le="+Inf",shard="3"} 4
+# EOF
 "#;
         assert_eq!(text.finish(), expected);
     }

@@ -109,6 +109,18 @@ pub struct HistogramSnapshot {
     pub sum: f64,
 }
 
+impl HistogramSnapshot {
+    /// Returns the number of values in each bucket, with its upper bound; the last bound, of the
+    /// values above all others, is `f64::MAX`.
+    pub(super) fn counts_by_bound(&self) -> Vec<(f64, u64)> {
+        let mut below = 0;
+        let all = self.buckets.iter().copied();
+        all.chain([(f64::MAX, self.count)])
+            .map(|(bound, up_to)| (bound, up_to - std::mem::replace(&mut below, up_to)))
+            .collect()
+    }
+}
+
 /// Returns the largest value of a bucket: `2^n` and `1.5 * 2^n` in turn.
 fn bucket_bound(index: usize, first: u32) -> u64 {
     let doubling = 1_u64 << (first as usize + index / 2);

@@ -11,7 +11,8 @@ const SHARD_COUNT: usize = 16;
 static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    static SHARD_INDEX: Cell<usize> = Cell::new(NEXT_SHARD.fetch_add(1, Ordering::Relaxed) % SHARD_COUNT);
+    static SHARD_INDEX: Cell<usize> =
+        Cell::new(NEXT_SHARD.fetch_add(1, Ordering::Relaxed) % SHARD_COUNT);
 }
 
 /// Copies of a `T`, each on its own cache lines.

@@ -28,7 +28,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::client::AdminCallError;
-use super::commands::{Output, fetch, fetch_status, print};
+use super::output::{Output, print};
+use super::requests::{fetch, fetch_status};
 use crate::config::{AdminCall, StatusFlags};
 use model::StatusReport;
 

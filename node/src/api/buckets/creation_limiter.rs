@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use cloudkv_common::network::Network;
 use cloudkv_common::server::forwarded::client_address;
 use cloudkv_common::server::{RequestOrigin, network_of};
 use http::HeaderMap;
+use ipnet::IpNet;
 use parking_lot::Mutex;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -27,7 +27,7 @@ pub(crate) struct CreationSettings {
     /// Number of buckets that an address may create within an hour; 0: unlimited.
     pub per_hour: u32,
     /// Proxies that are trusted to name the client of a request.
-    pub trusted_proxies: Vec<Network>,
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// Rate limiter of creations, by address.
@@ -63,7 +63,7 @@ impl RequestSource {
     }
 
     /// Returns the address of the client, as a trusted proxy or a router names it.
-    pub(crate) fn client_address(self, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
+    pub(crate) fn client_address(self, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
         client_address(self.address, self.is_router, headers, trusted)
     }
 }

@@ -7,8 +7,10 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 
 use crate::api::access;
+use crate::api::buckets::creation_limiter::RequestSource;
+use crate::api::buckets::forms;
 use crate::api::buckets::params::BucketParams;
-use crate::api::buckets::{BucketsState, RequestSource, forms};
+use crate::api::buckets::state::BucketsState;
 use crate::api::errors::ApiError;
 use crate::api::http::query::Query;
 use crate::service::{AccountId, BucketId};

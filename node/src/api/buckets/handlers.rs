@@ -7,9 +7,10 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 
+use crate::api::buckets::creation_limiter::RequestSource;
 use crate::api::buckets::extract::{BucketName, ConfirmedKeyCount, OptionalOwner, Owner};
 use crate::api::buckets::params::BucketParams;
-use crate::api::buckets::{BucketsState, RequestSource};
+use crate::api::buckets::state::BucketsState;
 use crate::api::errors::ApiError;
 use crate::api::http::dates;
 use crate::api::http::headers::JSON;

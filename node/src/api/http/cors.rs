@@ -3,7 +3,7 @@
 //! There are no cookies to protect here, so `*` discloses nothing: access to a bucket depends on
 //! its name or on `api-key`, both of which the page must know itself.
 
-pub(crate) use cloudkv_common::server::cors::allow_all_origins;
+pub(crate) use cloudkv_common::cors::allow_all_origins;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ALLOW,

@@ -14,5 +14,6 @@ pub(crate) mod headers;
 pub(crate) mod path;
 pub(crate) mod query;
 pub(crate) mod receive;
+pub(crate) mod request_headers;
 pub(crate) mod session;
 pub(crate) mod ttl;

@@ -27,6 +27,17 @@ use crate::api::errors::ApiError;
 /// bodies is bounded by that of connections.
 const UNMETERED_BYTES: usize = 16 << 10;
 
+/// Body of a request.
+pub(crate) trait IncomingBody:
+    Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + Unpin + 'static
+{
+}
+
+impl<B> IncomingBody for B where
+    B: Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + Unpin + 'static
+{
+}
+
 /// Reads bodies, and bounds the memory that they take together.
 pub(crate) struct BodyReader {
     memory: MemoryBudget,

@@ -3,7 +3,8 @@
 use http::{HeaderMap, HeaderValue};
 
 use crate::api::errors::ApiError;
-use crate::api::http::headers::{X_CLOUDKV_MIN_VERSION, X_CLOUDKV_VERSION, single};
+use crate::api::http::headers::{X_CLOUDKV_MIN_VERSION, X_CLOUDKV_VERSION};
+use crate::api::http::request_headers::single;
 use crate::service::{Bucket, Directory, Service, SessionToken, Version};
 
 /// Parses the session token of a request.

@@ -14,7 +14,7 @@ use crate::api::http::body::Body;
 use crate::api::http::headers::{JSON, TEXT};
 use crate::api::http::query::Query;
 use crate::api::http::{accept, dates, etag};
-use crate::api::keys::{KeyRequestHead, reuse_header_map};
+use crate::api::keys::request_head::{KeyRequestHead, reuse_header_map};
 use crate::service::{KeyInfo, ListQuery};
 
 /// Maximum number of keys in one listing, and the default.

@@ -9,34 +9,27 @@
 
 mod list;
 mod read;
+mod request_head;
 mod write;
 
-use http::header::HeaderMap;
 use http::request::Parts;
 use http::{Method, Request, Response};
 
 use crate::api::Api;
 use crate::api::buckets::RequestSource;
-use crate::api::dispatch::IncomingBody;
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 use crate::api::http::cors;
 use crate::api::http::path::KvTarget;
 use crate::api::http::query::Query;
+use crate::api::http::receive::IncomingBody;
+use crate::api::keys::request_head::KeyRequestHead;
 use crate::api::metrics::RequestClass;
 
 /// Methods of a key.
 pub(crate) const KEY_METHODS: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
 /// Methods of a bucket as a list of keys.
 pub(crate) const LIST_METHODS: &str = "GET, HEAD, OPTIONS";
-
-/// Head of a request, without the key.
-struct KeyRequestHead<'a> {
-    bucket: &'a [u8],
-    query: Query<'a>,
-    headers: HeaderMap,
-    peer: RequestSource,
-}
 
 /// Handles a request whose path begins with `/kv/`; `rest` is the offset of the rest of the path.
 pub(crate) fn handle<B: IncomingBody>(
@@ -120,15 +113,4 @@ async fn handle_bucket(
             Err(ApiError::method_not_allowed(LIST_METHODS)),
         ),
     }
-}
-
-/// Creates a response that reuses the header map of its request, cleared, with capacity for the
-/// headers of responses.
-fn reuse_header_map(headers: &mut HeaderMap) -> Response<Body> {
-    let mut headers = std::mem::take(headers);
-    headers.clear();
-    headers.reserve(13);
-    let mut response = Response::new(Body::Empty);
-    *response.headers_mut() = headers;
-    response
 }

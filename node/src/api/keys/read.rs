@@ -17,7 +17,7 @@ use crate::api::http::conditions::{self, ReadOutcome};
 use crate::api::http::headers::{CROSS_ORIGIN_RESOURCE_POLICY, X_CLOUDKV_VERSION};
 use crate::api::http::query::Query;
 use crate::api::http::{dates, etag, path, session};
-use crate::api::keys::{KeyRequestHead, reuse_header_map};
+use crate::api::keys::request_head::{KeyRequestHead, reuse_header_map};
 use crate::service::{KeyError, ReadResult, StoredValue, Unavailable};
 
 /// Maximum size of a value whose record shares its memory with the `Content-Type` header, in bytes.

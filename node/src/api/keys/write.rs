@@ -8,13 +8,13 @@ use http::{HeaderMap, Response};
 
 use crate::api::Api;
 use crate::api::access::{AccessIntent, BucketAccess};
-use crate::api::dispatch::IncomingBody;
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
-use crate::api::http::headers::single;
 use crate::api::http::query::Query;
+use crate::api::http::receive::IncomingBody;
+use crate::api::http::request_headers::single;
 use crate::api::http::{conditions, dates, etag, path, session, ttl};
-use crate::api::keys::{KeyRequestHead, reuse_header_map};
+use crate::api::keys::request_head::{KeyRequestHead, reuse_header_map};
 use crate::service::{Precondition, Put, SessionToken};
 
 /// Maximum length of a `Content-Type` that is stored with a value, in bytes.

@@ -7,7 +7,8 @@
 
 use super::frame::FrameKind;
 use super::index::EntryLocation;
-use super::{LogState, SegmentLog};
+use super::segment_log::SegmentLog;
+use super::shared_log::LogState;
 use crate::store::error::StoreError;
 use crate::store::keys::GroupId;
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::SegmentLog;
+use super::frame::ENTRY_HEADER_BYTES;
 use super::model_tests::{Model, Step, open, perform};
 use crate::store::error::{Cause, StoreError};
 use crate::store::keys::GroupId;
@@ -77,7 +78,7 @@ fn a_read_of_an_entry_with_a_flipped_bit_fails() {
         let offset = entry_offset.checked_add_signed(at).unwrap();
         for bit in [0, 7] {
             alter(&file, offset, |byte| byte ^ 1 << bit);
-            let record = entry_offset - super::ENTRY_HEADER_BYTES as u64;
+            let record = entry_offset - ENTRY_HEADER_BYTES as u64;
             assert_damaged(log.entries(GROUP, 1, 7, usize::MAX), &file, record);
             assert_damaged(log.entries(GROUP, 3, 4, 1), &file, record);
             // The others are unchanged.
@@ -95,10 +96,10 @@ fn an_intact_record_of_another_entry_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let log = filled(&dir);
     let file = segment_file(&dir);
-    let head = super::ENTRY_HEADER_BYTES as u64;
+    let head = ENTRY_HEADER_BYTES as u64;
     let (second, fourth) = (offset_of(&file, 2) - head, offset_of(&file, 4) - head);
     // A block that the disk wrote to the wrong offset.
-    let mut record = vec![0; super::ENTRY_HEADER_BYTES + 500];
+    let mut record = vec![0; ENTRY_HEADER_BYTES + 500];
     let open_file = OpenOptions::new()
         .read(true)
         .write(true)

@@ -4,72 +4,13 @@
 //! no earlier bytes on disks that write sectors atomically; on others it can damage that block, and
 //! no other. So damage further back is the disk's fault.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use super::frame::{self, HEADER_BYTES};
 use super::index::LogPosition;
-use super::recovery::LogEnd;
 use super::segment::BLOCK_BYTES;
-
-/// Loss of synced records of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogDataLoss {
-    /// Part of the log that is damaged.
-    pub extent: LossExtent,
-    /// File and offset at which the readable records end, if any are left.
-    pub end: Option<(PathBuf, u64)>,
-}
-
-/// Part of the log that is damaged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LossExtent {
-    /// Only the block that was written last: a torn write can cause that.
-    TornTail {
-        /// Number of bytes synced after the last readable record.
-        bytes: u64,
-    },
-    /// Records of the last file, further back.
-    LastFile {
-        /// Number of bytes synced after the last readable record.
-        bytes: u64,
-    },
-    /// A file before the last one, or a whole file.
-    OlderFile,
-}
-
-impl LossExtent {
-    /// Returns whether only the end of the log is missing, so that it can be read up to the damage.
-    pub fn is_at_end(self) -> bool {
-        !matches!(self, Self::OlderFile)
-    }
-}
-
-impl fmt::Display for LogDataLoss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.extent {
-            LossExtent::TornTail { bytes } => write!(
-                f,
-                "its last block is damaged, as a write that a power failure has cut off can leave \
-                 it: the last {bytes} bytes of records that were on disk are missing"
-            )?,
-            LossExtent::LastFile { bytes } => write!(
-                f,
-                "records that were on disk long before it ended are damaged, which no power \
-                 failure explains: with them, {bytes} bytes are missing"
-            )?,
-            LossExtent::OlderFile => write!(
-                f,
-                "a file of it is damaged or missing that was on disk long before it ended, which \
-                 no power failure explains"
-            )?,
-        }
-        match &self.end {
-            Some((file, offset)) => write!(f, " (from offset {offset} of {})", file.display()),
-            None => Ok(()),
-        }
-    }
-}
+use super::tail::LogEnd;
+use crate::store::error::{LogDataLoss, LossExtent};
 
 /// Classifies the loss of a log whose readable records end at `end`, and which was synced up to
 /// `synced`. `rest` is the bytes after `end` in its file.

@@ -15,6 +15,8 @@ use crate::store::keys::GroupId;
 
 /// Length of a record without its body, in bytes.
 pub(super) const HEADER_BYTES: usize = 23;
+/// Length of an entry's record before the entry, in bytes: the record's header, and the index.
+pub(super) const ENTRY_HEADER_BYTES: usize = HEADER_BYTES + size_of::<u64>();
 
 /// Kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

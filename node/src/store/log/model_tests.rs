@@ -197,15 +197,3 @@ fn entries_are_read_up_to_a_size_and_at_least_one() {
     assert_eq!(log.first_within(GroupId(0), 9, 10), Some(5));
     assert_eq!(log.first_within(GroupId(2), 9, 10), None);
 }
-
-#[test]
-fn a_log_of_an_old_preview_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::create_dir(dir.path().join("log")).unwrap();
-    std::fs::write(dir.path().join("log/CURRENT"), "MANIFEST-000001\n").unwrap();
-    let refused = SegmentLog::open(dir.path(), &dir.path().join("log"), SETTINGS);
-    let source = std::error::Error::source(&refused.err().unwrap())
-        .unwrap()
-        .to_string();
-    assert!(source.contains("preview"), "{source}");
-}

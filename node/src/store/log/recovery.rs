@@ -14,7 +14,7 @@ use super::data_loss::classify;
 use super::frame::{self, Checksum, Frame, FrameKind};
 use super::index::{Index, LogPosition};
 use super::segment::SegmentFile;
-use super::tail::{FORMAT_VERSION, SegmentHeader};
+use super::tail::{FORMAT_VERSION, LogEnd, SegmentHeader};
 use crate::store::durable_dir::sync_dir;
 use crate::store::error::StoreError;
 use crate::store::synced_mark::SyncedMark;
@@ -29,17 +29,6 @@ pub(super) struct Recovered {
     pub spares: Vec<SegmentFile>,
     /// End of the log; `None` if it has no segment.
     pub end: Option<LogEnd>,
-}
-
-/// End of a segment.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LogEnd {
-    /// Position after the last record.
-    pub at: LogPosition,
-    /// Checksum of the last record.
-    pub checksum: Checksum,
-    /// True if the log continues in the next segment.
-    pub is_full: bool,
 }
 
 type Segments = BTreeMap<u64, SegmentFile>;

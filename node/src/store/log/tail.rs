@@ -42,6 +42,17 @@ impl Chunk {
     }
 }
 
+/// End of a segment, as it is read from the disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogEnd {
+    /// Position after the last record.
+    pub at: LogPosition,
+    /// Checksum of the last record.
+    pub checksum: Checksum,
+    /// True if the log continues in the next segment.
+    pub is_full: bool,
+}
+
 /// Error of a record that fits in no segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RecordTooLarge;

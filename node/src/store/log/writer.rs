@@ -9,30 +9,16 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::SharedLog;
 use super::frame::FrameKind;
 use super::segment::{SegmentFile, SegmentWriter};
+use super::shared_log::{Completion, LogState, SharedLog};
 use super::tail::Chunk;
 use crate::store::keys::GroupId;
 use crate::store::synced_mark::SyncedMark;
-
-/// Callback, called once on the log's thread, when the records are durable, or can't become so.
-pub(crate) type Completion = Box<dyn FnOnce(Result<(), io::Error>) + Send>;
-
-/// Counters of the log's thread since the start.
-#[derive(Debug, Default)]
-pub struct SyncStats {
-    /// Number of syncs.
-    pub syncs: AtomicU64,
-    /// Number of appends that were made durable.
-    pub appends: AtomicU64,
-    /// Time spent in writing and syncing, in microseconds.
-    pub micros: AtomicU64,
-}
 
 /// Chunks to write, and completions to call after the sync.
 struct LogWork {
@@ -232,7 +218,7 @@ impl SharedLog {
     }
 }
 
-impl super::LogState {
+impl LogState {
     /// Frees unneeded segments: first a record removes them from the log, and when it is durable,
     /// their files may be reused. Returns surplus files.
     fn release_segments(&mut self, spares: usize) -> Vec<Arc<SegmentFile>> {

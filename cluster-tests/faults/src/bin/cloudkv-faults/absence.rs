@@ -3,11 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use cloudkv_test_harness::load::{LoadPattern, PlainLoad};
+use cloudkv_test_harness::prometheus::sum_of_samples;
 use cloudkv_test_harness::region::{MultiRegionCluster, RegionOptions};
 use cloudkv_test_harness::{Bucket, eventually};
-use hdrhistogram::Histogram;
+
+use crate::args::from_minutes;
+use crate::output::latency_summary;
 
 const REGIONS: [&str; 3] = ["eu", "us", "ap"];
 /// Region that is cut off; the others are written.
@@ -54,15 +57,14 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     world.delay_regions(delay);
     let bucket = world.api(0).create_bucket_with(&[("plan", "pro")]).await;
     world.wait_bucket_converged(&bucket).await;
-    let writers = (0..world.seats(ISOLATED_REGION).start).map(|seat| world.seat(seat).http());
-    let writers: Vec<_> = writers.collect();
+    let writers = world.http_addresses(0..world.seats(ISOLATED_REGION).start);
     let (clients, rate) = (args.clients, Some(args.rate));
     let load = PlainLoad::start(&writers, &bucket, clients, LoadPattern::NewKeys, rate);
     tokio::time::sleep(BASELINE_DURATION).await;
     let before = load.take_latencies();
 
     world.isolate_region(ISOLATED_REGION);
-    tokio::time::sleep(Duration::from_secs_f64(args.minutes * 60.0)).await;
+    tokio::time::sleep(from_minutes(args.minutes)).await;
     let during = load.take_latencies();
     let backlog = region_backlog(&world).await?;
     let (healed, written) = (Instant::now(), load.requests());
@@ -111,12 +113,7 @@ async fn region_backlog(world: &MultiRegionCluster) -> anyhow::Result<f64> {
     for seat in 0..world.seats(ISOLATED_REGION).start {
         let page = world.nodes[seat].admin_api().get("/metrics").unchecked();
         let page = page.try_send().await?;
-        let is_match =
-            |line: &&str| line.starts_with("cloudkv_geo_behind{") && line.contains(&label);
-        for line in page.text().lines().filter(is_match) {
-            let value = line.rsplit(' ').next().context("a sample's value")?;
-            sum += value.parse::<f64>()?;
-        }
+        sum += sum_of_samples(page.text(), "cloudkv_geo_behind", &label);
     }
     Ok(sum)
 }
@@ -158,15 +155,4 @@ async fn check_equal(world: &MultiRegionCluster, bucket: &Bucket, keys: u64) {
         "{}",
         world.admin_with_retries(0, &["verify"]).await.trim_end()
     );
-}
-
-fn latency_summary(latencies: &Histogram<u64>) -> String {
-    let millis = |quantile| latencies.value_at_quantile(quantile) as f64 / 1000.0;
-    format!(
-        "{} writes, median {:.2} ms, 99 % within {:.2} ms, longest {:.0} ms",
-        latencies.len(),
-        millis(0.5),
-        millis(0.99),
-        latencies.max() as f64 / 1000.0
-    )
 }

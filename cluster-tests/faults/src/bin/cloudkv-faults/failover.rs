@@ -6,8 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use cloudkv_test_harness::RawRequest;
 use cloudkv_test_harness::load::{ExchangeOutcome, LoadPattern, NodeConnection, PlainLoad};
-use cloudkv_test_harness::region::{Region, RegionOptions, key_in_shard};
+use cloudkv_test_harness::region::key_in_shard;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use crate::args::RegionArgs;
+use crate::output::median_and_max;
 
 /// Interval between two writes: the precision of the measurement.
 const WRITE_INTERVAL: Duration = Duration::from_millis(10);
@@ -24,33 +27,20 @@ pub(crate) struct Args {
     /// Number of kills
     #[arg(long, default_value_t = 50)]
     kills: u32,
-    /// Shards of the region
-    #[arg(long, default_value_t = 8)]
-    shards: u32,
-    /// Additional arguments of each node
-    #[arg(long = "node-arg", allow_hyphen_values = true)]
-    node_args: Vec<String>,
+    #[command(flatten)]
+    region: RegionArgs,
 }
 
 pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
-    let options = RegionOptions {
-        shards: args.shards,
-        args: args.node_args.clone(),
-        ..RegionOptions::default()
-    };
-    let mut region = Region::start_with(options).await;
+    let mut region = args.region.start().await;
     let bucket = region.api(0).create_bucket_with(&[("plan", "pro")]).await;
     let mut gaps = vec![];
     for round in 0..args.kills {
-        let shard = round % args.shards;
-        let name = key_in_shard(&bucket, "k", shard, args.shards);
+        let shard = round % region.shards();
+        let name = key_in_shard(&bucket, "k", shard, region.shards());
         let leader = region.wait_leader(&format!("shard-{shard}")).await;
-        let others: Vec<SocketAddr> = region
-            .running()
-            .into_iter()
-            .filter(|seat| *seat != leader)
-            .map(|seat| region.seat(seat).http())
-            .collect();
+        let others = region.running().into_iter();
+        let others = region.http_addresses(others.filter(|seat| *seat != leader));
         let load = PlainLoad::start(&others, &bucket, 2, LoadPattern::OwnKeys, Some(100.0));
         let path = bucket.key_path(&name);
         first_write(&others, &path).await;
@@ -75,8 +65,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         region.restart(leader).await;
         region.wait_formed().await;
     }
-    gaps.sort();
-    let (median, worst) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
+    let (median, worst) = median_and_max(&mut gaps)?;
     println!(
         "kill -9 of a shard's leader, {} times: writes succeeded again after {} ms in the median, \
          {} ms at worst",
@@ -100,8 +89,11 @@ async fn first_write(nodes: &[SocketAddr], path: &str) {
         tokio::select! {
             _ = ticks.tick() => {
                 let node = nodes[usize::try_from(number).unwrap_or(0) % nodes.len()];
-                let request = RawRequest::new("PUT", path).parse_body(number.to_string().as_bytes());
-                writes.push(async move { NodeConnection::new(node, WRITE_TIMEOUT).exchange(&request).await });
+                let body = number.to_string();
+                let request = RawRequest::new("PUT", path).parse_body(body.as_bytes());
+                writes.push(async move {
+                    NodeConnection::new(node, WRITE_TIMEOUT).exchange(&request).await
+                });
             }
             Some(reply) = writes.next() => {
                 if matches!(reply, ExchangeOutcome::Response(answer) if answer.status == 200) {

@@ -7,19 +7,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod absence;
+mod args;
 mod failover;
 mod mixed;
+mod output;
 mod power;
 mod region_loss;
 mod regions;
 mod rejoin;
-mod rejoin_volume;
 mod rolling;
 mod saturate;
 mod upgrade;
 
 use clap::{Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
+use cloudkv_test_harness::run_until_signal;
 
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
@@ -58,28 +59,20 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
-    let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(async {
-        // Destructors of this process stop the nodes, which a signal would skip.
-        let mut terminate = signal(SignalKind::terminate())?;
-        let work = async {
-            match cli.command {
-                None => mixed::run(&cli.mixed).await,
-                Some(Command::Failover(args)) => failover::run(&args).await,
-                Some(Command::Absence(args)) => absence::run(&args).await,
-                Some(Command::RegionLoss(args)) => region_loss::run(&args).await,
-                Some(Command::Regions(args)) => regions::run(&args).await,
-                Some(Command::Power(args)) => power::run(&args).await,
-                Some(Command::Rolling(args)) => rolling::run(&args).await,
-                Some(Command::Saturate(args)) => saturate::run(&args).await,
-                Some(Command::Rejoin(args)) => rejoin::run(&args).await,
-                Some(Command::Upgrade(args)) => upgrade::run(&args).await,
-            }
-        };
-        tokio::select! {
-            result = work => result,
-            _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
-            _ = terminate.recv() => anyhow::bail!("terminated"),
+    let work = async {
+        match cli.command {
+            None => mixed::run(&cli.mixed).await,
+            Some(Command::Failover(args)) => failover::run(&args).await,
+            Some(Command::Absence(args)) => absence::run(&args).await,
+            Some(Command::RegionLoss(args)) => region_loss::run(&args).await,
+            Some(Command::Regions(args)) => regions::run(&args).await,
+            Some(Command::Power(args)) => power::run(&args).await,
+            Some(Command::Rolling(args)) => rolling::run(&args).await,
+            Some(Command::Saturate(args)) => saturate::run(&args).await,
+            Some(Command::Rejoin(args)) => rejoin::run(&args).await,
+            Some(Command::Upgrade(args)) => upgrade::run(&args).await,
         }
-    })
+    };
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(run_until_signal(work))?
 }

@@ -6,13 +6,13 @@ use clap::builder::PossibleValuesParser;
 use cloudkv_faults::{PowerOptions, RegionsOptions, Report, run_power, run_regions};
 use cloudkv_test_harness::power::Disk;
 
-use super::mixed::new_seed;
+use crate::args::SeedArgs;
+use crate::output::print_report;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Seed of power losses and load; random by default. Printed first
-    #[arg(long)]
-    seed: Option<u64>,
+    #[command(flatten)]
+    seed: SeedArgs,
     /// Number of power losses
     #[arg(long, default_value_t = 100)]
     cuts: usize,
@@ -32,7 +32,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
-    let seed = args.seed.unwrap_or_else(new_seed);
+    let seed = args.seed.seed();
     let is_one = args.regions == "1";
     let nodes = args.nodes.unwrap_or(if is_one { 3 } else { 1 });
     let (regions, cuts) = (&args.regions, args.cuts);
@@ -47,9 +47,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         ensure!([1, 3].contains(&nodes), "regions of 1 or 3 nodes each");
         run_several(seed, nodes, args).await
     };
-    println!("{report}");
-    ensure!(report.has_passed(), "the run with --seed {seed} failed");
-    Ok(())
+    print_report(&report)
 }
 
 async fn run_one(seed: u64, nodes: usize, args: &Args) -> Report {

@@ -2,7 +2,9 @@
 
 use anyhow::ensure;
 use cloudkv_test_harness::load::{LoadPattern, PlainLoad};
-use cloudkv_test_harness::region::{Region, RegionOptions};
+
+use crate::args::RegionArgs;
+use crate::output::latency_summary;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
@@ -15,19 +17,14 @@ pub(crate) struct Args {
     /// Number of restarts of each node
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// Shards of the region
-    #[arg(long, default_value_t = 8)]
-    shards: u32,
+    #[command(flatten)]
+    region: RegionArgs,
 }
 
 pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
-    let options = RegionOptions {
-        shards: args.shards,
-        ..RegionOptions::default()
-    };
-    let mut region = Region::start_with(options).await;
+    let mut region = args.region.start().await;
     let bucket = region.api(0).create_bucket_with(&[("plan", "pro")]).await;
-    let nodes: Vec<_> = (0..3).map(|seat| region.seat(seat).http()).collect();
+    let nodes = region.http_addresses(0..3);
     let load = PlainLoad::start(
         &nodes,
         &bucket,
@@ -40,13 +37,8 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
             region.terminate(seat).await;
             region.restart(seat).await;
             region.wait_formed().await;
-            let latencies = load.take_latencies();
-            println!(
-                "round {round}, node {seat}: {} requests, 99 % within {:.1} ms, longest {:.1} ms",
-                latencies.len(),
-                latencies.value_at_quantile(0.99) as f64 / 1000.0,
-                latencies.max() as f64 / 1000.0
-            );
+            let latencies = latency_summary(&load.take_latencies());
+            println!("round {round}, node {seat}: {latencies}");
         }
     }
     let outcome = load.stop().await;

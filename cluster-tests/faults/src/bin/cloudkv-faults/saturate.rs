@@ -1,11 +1,12 @@
 //! Loads the nodes to saturation, without faults: no leader may change.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use cloudkv_test_harness::load::{LoadPattern, PlainLoad};
-use cloudkv_test_harness::region::{Region, RegionOptions};
+
+use crate::args::{RegionArgs, from_minutes};
+use crate::output::quantile_ms;
 
 /// Interval at which the groups' terms are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -18,26 +19,21 @@ pub(crate) struct Args {
     /// Clients, all nodes together
     #[arg(long, default_value_t = 192)]
     clients: usize,
-    /// Shards of the region
-    #[arg(long, default_value_t = 8)]
-    shards: u32,
+    #[command(flatten)]
+    region: RegionArgs,
 }
 
 pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
-    let options = RegionOptions {
-        shards: args.shards,
-        ..RegionOptions::default()
-    };
-    let region = Region::start_with(options).await;
+    let region = args.region.start().await;
     let bucket = region.api(0).create_bucket_with(&[("plan", "pro")]).await;
-    let nodes: Vec<_> = (0..3).map(|seat| region.seat(seat).http()).collect();
+    let nodes = region.http_addresses(0..3);
     // Once all groups have settled, leadership is transferred to preferred leaders. That is
     // awaited, since such elections are not caused by load.
     region.wait_leaders_balanced().await;
-    let before = terms(&region).await;
+    let before = region.terms().await;
     let load = PlainLoad::start(&nodes, &bucket, args.clients, LoadPattern::OwnKeys, None);
     let started = Instant::now();
-    while started.elapsed().as_secs_f64() < args.minutes * 60.0 {
+    while started.elapsed() < from_minutes(args.minutes) {
         let requests = load.requests();
         tokio::time::sleep(CHECK_INTERVAL).await;
         let latencies = load.take_latencies();
@@ -45,9 +41,9 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
             "{:5} s: {:6.0} requests/s, 99 % within {:.1} ms",
             started.elapsed().as_secs(),
             (load.requests() - requests) as f64 / CHECK_INTERVAL.as_secs_f64(),
-            latencies.value_at_quantile(0.99) as f64 / 1000.0
+            quantile_ms(&latencies, 0.99)
         );
-        let now = terms(&region).await;
+        let now = region.terms().await;
         let changed: Vec<_> = now
             .iter()
             .filter(|(group, term)| before.get(*group) != Some(*term))
@@ -64,16 +60,4 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     );
     ensure!(outcome.errors == 0, "{}", outcome.first_errors.join("\n"));
     Ok(())
-}
-
-/// Returns the latest term of each group that any node knows.
-async fn terms(region: &Region) -> BTreeMap<String, u64> {
-    let mut terms = BTreeMap::new();
-    for status in region.statuses().await.into_values() {
-        for group in status.groups {
-            let term = terms.entry(group.group).or_default();
-            *term = group.term.max(*term);
-        }
-    }
-    terms
 }

@@ -1,0 +1,74 @@
+//! Removes a lost region from the cluster.
+
+use std::sync::Arc;
+
+use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
+
+use super::node_loss::wait_until_lost;
+use crate::admin::RegionError;
+use crate::cluster::LocalGroups;
+use crate::service::MetadataClient;
+use crate::types::NodeId;
+
+/// Removes regions, in metadata that is as new as the leader's.
+pub(super) struct RegionRemover {
+    pub metadata: MetadataClient,
+    pub groups: Arc<LocalGroups>,
+}
+
+impl RegionRemover {
+    /// Proposes the removal of a region without reachable nodes. One that is being removed already
+    /// is no error.
+    pub(super) async fn remove(&self, name: String) -> Result<(), RegionError> {
+        if let Err(error) = self.metadata.barrier().await {
+            let state = self.describe_metadata_voters();
+            return Err(RegionError::Unavailable(format!("{error}: {state}")));
+        }
+        let topology = self.groups.catalog.topology();
+        let number = topology.region_number(&name);
+        let number = number.ok_or_else(|| RegionError::Unknown(name.clone()))?;
+        if topology
+            .region(number)
+            .is_some_and(|region| region.is_removing)
+        {
+            return Ok(());
+        }
+        for node in topology.nodes_of(number) {
+            if !wait_until_lost(&self.groups, node.id).await {
+                let (region, node) = (name, node.id);
+                return Err(RegionError::StillAlive { region, node });
+            }
+        }
+        let command = Command::RemoveRegion(pb::RemoveRegion { name });
+        match self.metadata.propose(command).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(refusal)) => Err(RegionError::Refused(refusal.to_string())),
+            Err(error) => Err(RegionError::Unavailable(error.to_string())),
+        }
+    }
+
+    /// Describes the metadata's voters, and which of them are alive.
+    fn describe_metadata_voters(&self) -> String {
+        let topology = self.groups.catalog.topology();
+        let (voters, _) = self.groups.meta.members();
+        let is_alive = |node: &NodeId| self.groups.is_alive(*node);
+        let named = |node: &NodeId| {
+            let region = topology.node(*node).map(|node| node.region);
+            let region = region.and_then(|region| topology.region_name(region));
+            format!("{node} ({})", region.unwrap_or("?"))
+        };
+        let all: Vec<String> = voters.iter().map(named).collect();
+        let alive: Vec<String> = voters.iter().filter(|it| is_alive(it)).map(named).collect();
+        let needed = voters.len() / 2 + 1;
+        format!(
+            "the metadata's voters are {}; alive: {}; {needed} of them are needed: start some of \
+             the others first",
+            all.join(", "),
+            if alive.is_empty() {
+                "none".to_owned()
+            } else {
+                alive.join(", ")
+            },
+        )
+    }
+}

@@ -1,0 +1,145 @@
+//! Builds a node, in the order in which its ports can serve: the admin port tells of the start, the
+//! rpc port is needed to catch up, and the public port comes last.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use cloudkv_common::server::Encryption;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::admin_port::{serve_node, serve_start};
+use super::components::Components;
+use super::endpoint::{NodeEndpoint, resolve_endpoint};
+use super::errors::RunError;
+use super::membership::MembershipContext;
+use super::node::Node;
+use super::ports::{Ports, PublicListeners, bind_rpc};
+use super::public_api::{build_api, http_settings};
+use super::stop_signals::StopSignals;
+use super::wiring::{build_call_handlers, build_replication};
+use super::{rpc_port, start_log};
+use crate::admin::StartProgress;
+use crate::calls::server_context;
+use crate::config::Config;
+use crate::rpc::{RpcRuntimes, StreamDrain};
+
+/// Inputs for building a node.
+pub(super) struct NodeBuilder {
+    pub config: Arc<Config>,
+    /// True if the region was given explicitly.
+    pub is_region_explicit: bool,
+    pub runtimes: RpcRuntimes,
+    /// Time at which the process began to start the node.
+    pub started_at: Instant,
+}
+
+impl NodeBuilder {
+    /// Builds the node, and serves its other ports. Returns it with the listeners of the public
+    /// port, which nobody serves yet. `stop` cancels the start, too.
+    pub(super) async fn build(
+        self,
+        mut ports: Ports,
+        admin_port: TcpListener,
+        stop: CancellationToken,
+    ) -> Result<(Node, PublicListeners), RunError> {
+        let config = self.config.clone();
+        let endpoint = resolve_endpoint(&config, &ports)?;
+        start_log::log_endpoint(&config, &endpoint, ports.rpc.is_some());
+        let (tasks, stop) = (TaskTracker::new(), StopSignals::new(stop));
+        let progress = StartProgress::default();
+        let admin_router = serve_start(&config, admin_port, &progress, &tasks, &stop);
+        let components = self.start_components(endpoint, progress, &stop).await?;
+        if ports.rpc.is_none() && rpc_port::has_other_nodes(&components.groups) {
+            ports.rpc = Some(bind_rpc(&config)?);
+        }
+        rpc_port::log_access(&config, ports.rpc.is_some());
+        ports.write_addresses(&config)?;
+        let node = self.assemble(components, tasks, stop)?;
+        serve_node(&admin_router, &node);
+        let listeners = PublicListeners {
+            encryption: self.serve_other_nodes(&node, ports.rpc),
+            listeners: ports.http,
+            address: ports.http_address,
+            workers: self.runtimes.workers,
+        };
+        Ok((node, listeners))
+    }
+
+    /// Starts the components on Raft's threads.
+    async fn start_components(
+        &self,
+        endpoint: NodeEndpoint,
+        progress: StartProgress,
+        stop: &StopSignals,
+    ) -> Result<Arc<Components>, RunError> {
+        let (config, runtimes, stop) = (self.config.clone(), self.runtimes.clone(), stop.clone());
+        let is_region_explicit = self.is_region_explicit;
+        let start = self.runtimes.raft.spawn(async move {
+            let membership = MembershipContext {
+                is_region_explicit,
+                progress: &progress,
+                cancel: &stop.node,
+            };
+            Components::start(&config, endpoint, &runtimes, membership, &stop.groups).await
+        });
+        let components = start.await.map_err(|error| RunError::System {
+            verb: "start the groups",
+            source: io::Error::other(error),
+        })?;
+        Ok(Arc::new(components?))
+    }
+
+    /// Builds the service, the API and the replication to other regions over the components.
+    fn assemble(
+        &self,
+        components: Arc<Components>,
+        tasks: TaskTracker,
+        stop: StopSignals,
+    ) -> Result<Node, RunError> {
+        let config = self.config.clone();
+        let service = components.build_service(&config);
+        let identity = &components.groups.identity;
+        let http = http_settings(&config, &identity.cluster_id);
+        let api = build_api(&config, service.clone(), &identity.region, &http)?;
+        let geo = Arc::new(build_replication(&components, &service));
+        Ok(Node {
+            components,
+            service,
+            api,
+            geo,
+            config,
+            http,
+            tasks,
+            raft_runtime: self.runtimes.raft.clone(),
+            forwarded_drain: StreamDrain::default(),
+            stop,
+            started_at: self.started_at,
+        })
+    }
+
+    /// Serves other nodes and routers on the rpc port. Returns how the public port is encrypted.
+    fn serve_other_nodes(&self, node: &Node, listener: Option<TcpListener>) -> Encryption {
+        let tls = node.components.endpoint.dialer.tls();
+        let handlers = build_call_handlers(
+            &node.components,
+            &node.service,
+            (node.geo.clone(), node.api.clone()),
+            &node.stop.node,
+        );
+        let drain = node.forwarded_drain.clone();
+        let context = server_context(handlers, drain, tls.clone(), self.runtimes.clone());
+        let encryption = match tls {
+            Some(tls) => {
+                let watch = tls.clone().watch(node.stop.admin.clone());
+                node.tasks.spawn_on(watch, &node.raft_runtime);
+                Encryption::Routers(tls)
+            }
+            None => Encryption::Off,
+        };
+        rpc_port::serve(node, listener, context);
+        encryption
+    }
+}

@@ -1,0 +1,59 @@
+//! Reads of a shard's rows: its header, buckets, and the entries of the change index.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use cloudkv_proto::v1 as pb;
+use prost::Message;
+
+use crate::store::keys::{RowKind, Rows};
+use crate::store::{DbSnapshot, Scan, StoreError};
+use crate::types::BucketId;
+
+/// Reads the shard's header: blocks. It is empty until the shard is bootstrapped.
+pub(super) fn read_header(db: &DbSnapshot<'_>, rows: Rows) -> Result<pb::ShardHeader, StoreError> {
+    let row = db.get(&rows.single(RowKind::Header))?.unwrap_or_default();
+    pb::ShardHeader::decode(row).map_err(StoreError::on("decode", "shard header"))
+}
+
+/// Decodes a bucket's state from its row.
+pub(super) fn decode_bucket(row: Bytes) -> Result<pb::BucketState, StoreError> {
+    pb::BucketState::decode(row).map_err(StoreError::on("decode", "bucket state"))
+}
+
+/// Decodes an entry of the change index.
+pub(super) fn decode_change(row: &[u8]) -> Result<pb::Change, StoreError> {
+    pb::Change::decode(Bytes::copy_from_slice(row))
+        .map_err(StoreError::on("decode", "entry of the change index"))
+}
+
+/// Returns whether a bucket's name has the length that row keys require.
+pub(super) fn is_bucket_name(name: &[u8]) -> bool {
+    name.len() == BucketId::LEN
+}
+
+/// Visits all rows of a kind, until a visit fails.
+pub(super) fn for_each_row<E: From<StoreError>>(
+    db: &DbSnapshot<'_>,
+    rows: Rows,
+    kind: RowKind,
+    mut visit: impl FnMut(&[u8], Bytes) -> Result<(), E>,
+) -> Result<(), E> {
+    let (from, to) = rows.all_of_kind(kind);
+    let scan = Scan {
+        from,
+        to,
+        fill_cache: false,
+    };
+    let mut failed = None;
+    db.scan(&scan, |key, value| {
+        match visit(key, Bytes::copy_from_slice(value)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    failed.map_or(Ok(()), Err)
+}
