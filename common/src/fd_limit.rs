@@ -42,26 +42,49 @@ pub fn raise_fd_limit() -> Option<u64> {
     }
 }
 
-/// Returns how many of `wanted` connections fit into `limit` beside the program's `own` files.
+/// Files that a program may need open.
+#[derive(Clone, Copy, Debug)]
+pub struct FileUse {
+    /// Files of each connection of a user.
+    pub per_connection: u64,
+    /// All others.
+    pub own: u64,
+}
+
+impl FileUse {
+    /// Returns the files that may be open with so many connections.
+    fn with_connections(self, connections: usize) -> u64 {
+        let connections = u64::try_from(connections).unwrap_or(u64::MAX);
+        let files = connections.saturating_mul(self.per_connection);
+        files.saturating_add(self.own + SPARE_FILES)
+    }
+
+    /// Returns how many connections may be open within `limit` files.
+    fn connections_within(self, limit: u64) -> usize {
+        let left = limit.saturating_sub(self.own + SPARE_FILES);
+        usize::try_from(left / self.per_connection.max(1)).unwrap_or(usize::MAX)
+    }
+}
+
+/// Returns how many of `wanted` connections fit into `limit` beside the program's own files.
 ///
 /// # Errors
 /// Fails if fewer than the minimum fit.
 pub fn connection_limit(
     limit: Option<u64>,
     wanted: usize,
-    own: u64,
+    files: FileUse,
 ) -> Result<usize, FdLimitError> {
     let Some(limit) = limit else {
         return Ok(wanted);
     };
-    let available = limit.saturating_sub(own + SPARE_FILES);
-    let available = usize::try_from(available).unwrap_or(usize::MAX);
-    let all = required_files(wanted, own);
+    let available = files.connections_within(limit);
+    let all = files.with_connections(wanted);
     if available >= wanted {
         return Ok(wanted);
     }
     if available < MIN_CONNECTIONS {
-        let least = required_files(wanted.min(MIN_CONNECTIONS), own);
+        let least = files.with_connections(wanted.min(MIN_CONNECTIONS));
         return Err(FdLimitError {
             limit,
             least,
@@ -79,54 +102,70 @@ pub fn connection_limit(
     Ok(available)
 }
 
-/// Returns the open files that a program with so many connections and `own` files may need.
-fn required_files(connections: usize, own: u64) -> u64 {
-    let connections = u64::try_from(connections).unwrap_or(u64::MAX);
-    connections.saturating_add(own + SPARE_FILES)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const OWN_FILES: u64 = 2048;
+    const NODE_FILES: FileUse = FileUse {
+        per_connection: 1,
+        own: 2048,
+    };
 
     #[test]
     fn all_connections_fit_without_a_limit_or_below_it() {
-        assert_eq!(connection_limit(None, 1_000_000, OWN_FILES), Ok(1_000_000));
+        assert_eq!(connection_limit(None, 1_000_000, NODE_FILES), Ok(1_000_000));
         assert_eq!(
-            connection_limit(Some(1 << 20), 10_000, OWN_FILES),
+            connection_limit(Some(1 << 20), 10_000, NODE_FILES),
             Ok(10_000)
         );
         assert_eq!(
-            connection_limit(Some(12_560), 10_000, OWN_FILES),
+            connection_limit(Some(12_560), 10_000, NODE_FILES),
             Ok(10_000)
         );
     }
 
     #[test]
     fn connections_are_bounded_by_the_files_left() {
-        assert_eq!(connection_limit(Some(12_559), 10_000, OWN_FILES), Ok(9_999));
-        assert_eq!(connection_limit(Some(4096), 10_000, OWN_FILES), Ok(1536));
-        assert_eq!(connection_limit(Some(2624), 10_000, OWN_FILES), Ok(64));
+        assert_eq!(
+            connection_limit(Some(12_559), 10_000, NODE_FILES),
+            Ok(9_999)
+        );
+        assert_eq!(connection_limit(Some(4096), 10_000, NODE_FILES), Ok(1536));
+        assert_eq!(connection_limit(Some(2624), 10_000, NODE_FILES), Ok(64));
     }
 
     #[test]
     fn fewer_than_the_minimum_are_allowed_if_configured() {
-        assert_eq!(connection_limit(Some(2570), 10, OWN_FILES), Ok(10));
+        assert_eq!(connection_limit(Some(2570), 10, NODE_FILES), Ok(10));
     }
 
     #[test]
     fn too_few_files_are_refused_with_the_number_needed() {
         for limit in [0, 1024, 2560, 2623] {
-            let error = connection_limit(Some(limit), 10_000, OWN_FILES).unwrap_err();
+            let error = connection_limit(Some(limit), 10_000, NODE_FILES).unwrap_err();
             let text = error.to_string();
             for part in [&limit.to_string(), "at least 2624", "10000 needs 12560"] {
                 assert!(text.contains(part), "{text}");
             }
         }
-        let error = connection_limit(Some(2569), 10, OWN_FILES).unwrap_err();
+        let error = connection_limit(Some(2569), 10, NODE_FILES).unwrap_err();
         assert!(error.to_string().contains("at least 2570"), "{error}");
+    }
+
+    #[test]
+    fn a_connection_may_need_several_files() {
+        let files = FileUse {
+            per_connection: 2,
+            own: 512,
+        };
+        assert_eq!(connection_limit(Some(21_024), 10_000, files), Ok(10_000));
+        assert_eq!(connection_limit(Some(21_023), 10_000, files), Ok(9_999));
+        assert_eq!(connection_limit(Some(20_000), 10_000, files), Ok(9_488));
+        let error = connection_limit(Some(600), 10_000, files).unwrap_err();
+        let text = error.to_string();
+        for part in ["may open 600 files", "at least 1152", "10000 needs 21024"] {
+            assert!(text.contains(part), "{text}");
+        }
     }
 
     #[test]

@@ -2,12 +2,15 @@
 //! connections and calls between programs, names, and the mapping of keys to shards.
 
 pub mod admin;
+pub mod byte_budget;
 pub mod config;
 pub mod cors;
 pub mod fd_limit;
 pub mod file_watch;
 pub mod hash;
+pub mod hosts;
 pub mod names;
+pub mod node_id;
 pub mod process;
 pub mod server;
 pub mod telemetry;

@@ -73,8 +73,8 @@ pub fn print(text: &str) -> Result<(), MainError> {
     Ok(io::stdout().write_all(text.as_bytes())?)
 }
 
-/// Prints an error and its causes to standard error, and returns `code` as the exit code.
-fn exit_with_error(program: &str, error: &(dyn Error + 'static), code: u8) -> ExitCode {
+/// Describes an error and its causes, which are separated by colons.
+pub fn describe_error(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -84,6 +84,12 @@ fn exit_with_error(program: &str, error: &(dyn Error + 'static), code: u8) -> Ex
         }
         cause = error.source();
     }
+    text
+}
+
+/// Prints an error and its causes to standard error, and returns `code` as the exit code.
+fn exit_with_error(program: &str, error: &(dyn Error + 'static), code: u8) -> ExitCode {
+    let text = describe_error(error);
     // The parent process may have closed standard error.
     let _ = writeln!(io::stderr(), "{program}: {text}");
     ExitCode::from(code)

@@ -33,7 +33,10 @@ fn run(config: Config, is_region_explicit: bool) -> Result<(), MainError> {
     let threads = config.main_threads();
     block_on(threads, async {
         let stop = shutdown_signal()?;
-        Ok(app::run(config, is_region_explicit, stop).await?)
+        match app::run(config, is_region_explicit, stop).await {
+            Err(error) if error.is_requested_stop() => Ok(()),
+            outcome => Ok(outcome?),
+        }
     })
 }
 

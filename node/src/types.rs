@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 
-pub(crate) use cloudkv_common::transport::NodeId;
+pub(crate) use cloudkv_common::node_id::{AtomicNodeId, NodeId};
 
 /// Hybrid time in nanoseconds since 1970.
 pub(crate) type Nanos = u64;

@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use cloudkv_common::admin;
-use cloudkv_common::fd_limit::{FdLimitError, connection_limit, raise_fd_limit};
+use cloudkv_common::fd_limit::{FdLimitError, FileUse, connection_limit, raise_fd_limit};
 use cloudkv_common::process::SystemError;
 use cloudkv_common::server::{
     BindError, Encryption, HttpSettings, MemoryBudget, PortBinder, WorkerPort, Workers,
@@ -34,6 +34,13 @@ use crate::upstream::ConnectSettings;
 const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(100);
 /// Number of maintenance runs between two cleanups of the pools.
 const POOL_CLEANUP_RUNS: u32 = 50;
+
+/// Files that may be open: each connection of a user may need one to a node, and each thread has
+/// some to all nodes.
+const FILE_USE: FileUse = FileUse {
+    per_connection: 2,
+    own: 512,
+};
 
 /// Reason for which a router ends without a requested stop.
 #[derive(Debug, thiserror::Error)]
@@ -57,13 +64,11 @@ pub enum RunError {
 
 /// Runs a router until `stop` is cancelled, or until it fails.
 pub async fn run(config: &Config, stop: CancellationToken) -> Result<(), RunError> {
-    // Each user connection may need one to a node.
-    let limit = raise_fd_limit().map(|limit| limit / 2);
-    let connections = connection_limit(limit, config.max_connections, 0)?;
+    let connections = connection_limit(raise_fd_limit(), config.max_connections, FILE_USE)?;
     let certificate = open_certificate(config)?;
     let dialer = build_dialer(config)?;
     let ports = Ports::bind(config, certificate.as_ref())?;
-    log_start(config, &ports, &dialer);
+    log_start(config, &ports, &dialer, connections);
     let shared = SharedState {
         view: Arc::new(ArcSwapOption::empty()),
         settings: Arc::new(proxy_settings(config, connections)),
@@ -108,7 +113,7 @@ pub async fn run(config: &Config, stop: CancellationToken) -> Result<(), RunErro
 }
 
 /// Logs the start: version, seeds, certificates and addresses.
-fn log_start(config: &Config, ports: &Ports, dialer: &Dialer) {
+fn log_start(config: &Config, ports: &Ports, dialer: &Dialer, max_connections: usize) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
@@ -117,11 +122,7 @@ fn log_start(config: &Config, ports: &Ports, dialer: &Dialer) {
         seeds = config.seeds.join(", "),
         "starting"
     );
-    let days_left = dialer.tls().map(|tls| {
-        let left = tls.valid_until().duration_since(SystemTime::now());
-        left.unwrap_or_default().as_secs() / 86_400
-    });
-    match days_left {
+    match dialer.tls().map(|tls| tls.days_left()) {
         Some(days_left) => tracing::info!(days_left, "certificate for nodes loaded"),
         None => tracing::info!("no certificate for nodes: connections to nodes are not encrypted"),
     }
@@ -131,7 +132,7 @@ fn log_start(config: &Config, ports: &Ports, dialer: &Dialer) {
         https = https.map_or("none".to_owned(), |address| address.to_string()),
         admin = %config.admin,
         threads = config.workers(),
-        max_connections = config.max_connections,
+        max_connections,
         "listening"
     );
 }
@@ -192,17 +193,13 @@ fn open_certificate(config: &Config) -> Result<Option<ReloadingCertificate>, Cer
 
 /// Builds the dialer to nodes, with certificates if there are any.
 fn build_dialer(config: &Config) -> Result<Dialer, TlsError> {
-    let (Some(cert), Some(key), Some(ca)) = (&config.rpc_cert, &config.rpc_key, &config.rpc_ca)
-    else {
-        return Ok(Dialer::default());
-    };
-    let files = TlsFiles {
-        cert: cert.clone(),
-        key: key.clone(),
-        ca: ca.clone(),
-    };
-    let tls = Tls::open(files, TlsRole::Router)?;
-    Ok(Dialer::new(HashMap::new(), Some(tls)))
+    let files = TlsFiles::from_settings(
+        config.rpc_cert.clone(),
+        config.rpc_key.clone(),
+        config.rpc_ca.clone(),
+    );
+    let tls = files.map(|files| Tls::open(files, TlsRole::Router));
+    Ok(Dialer::new(HashMap::new(), tls.transpose()?))
 }
 
 fn proxy_settings(config: &Config, connections: usize) -> ProxySettings {

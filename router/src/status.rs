@@ -2,14 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::Router;
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::get;
-use axum::{Json, Router, middleware};
-use cloudkv_common::admin::{
-    self, AdminAuth, Component, Readiness, error_response, healthz, method_not_allowed,
-};
+use cloudkv_common::admin::{self, AdminState, Component, Program, Readiness, error_response};
 use cloudkv_common::config::Secret;
 use cloudkv_common::telemetry::metrics::{Exposition, write_process};
 use serde_json::{Value, json};
@@ -20,7 +16,6 @@ use crate::topology::{RegionView, TopologyView};
 use crate::upstream::Node;
 
 /// Source of the router's readiness, status and metrics.
-#[derive(Clone)]
 pub(crate) struct RouterStatus {
     /// State shared by the threads that serve users.
     pub shared: SharedState,
@@ -28,8 +23,11 @@ pub(crate) struct RouterStatus {
     pub stop: CancellationToken,
 }
 
-impl RouterStatus {
-    /// Readiness of the components that the router needs.
+impl AdminState for RouterStatus {
+    fn program(&self) -> Program {
+        Program::Router
+    }
+
     fn readiness(&self) -> Readiness {
         let view = self.shared.view.load_full();
         let is_healthy = view
@@ -159,41 +157,15 @@ fn write_node(region: &str, node: &Node, text: &mut Exposition) {
     }
 }
 
-/// Builds the routes. Health and readiness need no token: their callers often can't send one, and
-/// they reveal nothing that needs protection.
-pub(crate) fn router(observer: RouterStatus, token: Option<&Secret>) -> Router {
-    let guarded = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/status", get(status))
-        .route_layer(middleware::from_fn_with_state(
-            AdminAuth::new(token),
-            admin::authenticate,
-        ));
-    Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .merge(guarded)
-        .method_not_allowed_fallback(method_not_allowed)
-        .fallback(no_such_route)
-        .with_state(Arc::new(observer))
-}
-
-async fn readyz(State(observer): State<Arc<RouterStatus>>) -> Response {
-    admin::readyz(&observer.readiness())
-}
-
-async fn metrics(State(observer): State<Arc<RouterStatus>>) -> Response {
-    admin::metrics(move || observer.metrics()).await
-}
-
-async fn status(State(observer): State<Arc<RouterStatus>>) -> Json<Value> {
-    Json(observer.status())
+/// Builds the routes of the admin port.
+pub(crate) fn router(status: RouterStatus, token: Option<&Secret>) -> Router {
+    admin::router(Arc::new(status), token, Router::new()).fallback(no_such_route)
 }
 
 async fn no_such_route() -> Response {
     error_response(
         StatusCode::NOT_FOUND,
         "no_such_route",
-        "this port has /healthz, /readyz, /metrics and /status",
+        "this is a router's admin port: it has /healthz, /readyz, /metrics and /status",
     )
 }

@@ -15,18 +15,8 @@ pub enum FaultKind {
     Pause,
     /// SIGTERM, and a restart.
     Restart,
-    /// All traffic from and to one node is cut.
-    Isolate,
-    /// One direction between two nodes is cut.
-    OneWay,
-    /// Two nodes don't reach each other, and both reach the others.
-    Bridge,
-    /// Connections of a node are reset.
-    Refuse,
-    /// All traffic of a node is delayed.
-    Delay,
-    /// All traffic of a node stalls now and then, as with lost packets.
-    Loss,
+    /// A fault of the network, which may be combined with another fault.
+    Network(NetworkFault),
     /// A node's wall clock jumps by ten minutes, and the node restarts.
     ClockJump,
     /// A node loses its disk and joins again as another one.
@@ -41,6 +31,27 @@ pub enum FaultKind {
     Damage,
     /// SIGKILL to all nodes of a region at once, and a restart.
     RegionKill,
+    /// SIGKILL to all nodes of an isolated region, just after it got a bucket, and a restart.
+    RegionCutKill,
+    /// A bucket is deleted while an isolated region writes to it.
+    DropBucket,
+}
+
+/// A fault of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NetworkFault {
+    /// All traffic from and to one node is cut.
+    Isolate,
+    /// One direction between two nodes is cut.
+    OneWay,
+    /// Two nodes don't reach each other, and both reach the others.
+    Bridge,
+    /// Connections of a node are reset.
+    Refuse,
+    /// All traffic of a node is delayed.
+    Delay,
+    /// All traffic of a node stalls now and then, as with lost packets.
+    Loss,
     /// Two regions don't reach each other, and both reach the others.
     RegionCut,
     /// One direction between two regions is cut.
@@ -53,10 +64,6 @@ pub enum FaultKind {
     RegionDelay,
     /// More traffic than usual is lost between two regions.
     RegionLoss,
-    /// SIGKILL to all nodes of an isolated region, just after it got a bucket, and a restart.
-    RegionCutKill,
-    /// A bucket is deleted while an isolated region writes to it.
-    DropBucket,
 }
 
 impl FaultKind {
@@ -66,12 +73,12 @@ impl FaultKind {
         Self::KillAll,
         Self::Pause,
         Self::Restart,
-        Self::Isolate,
-        Self::OneWay,
-        Self::Bridge,
-        Self::Refuse,
-        Self::Delay,
-        Self::Loss,
+        Self::Network(NetworkFault::Isolate),
+        Self::Network(NetworkFault::OneWay),
+        Self::Network(NetworkFault::Bridge),
+        Self::Network(NetworkFault::Refuse),
+        Self::Network(NetworkFault::Delay),
+        Self::Network(NetworkFault::Loss),
         Self::ClockJump,
         Self::Wipe,
         Self::SlowSnapshot,
@@ -96,19 +103,23 @@ impl FaultKind {
         Self::Pause,
         Self::Restart,
         Self::ClockJump,
-        Self::RegionCut,
-        Self::RegionOneWay,
-        Self::RegionOff,
-        Self::RegionReset,
-        Self::RegionDelay,
-        Self::RegionLoss,
+        Self::Network(NetworkFault::RegionCut),
+        Self::Network(NetworkFault::RegionOneWay),
+        Self::Network(NetworkFault::RegionOff),
+        Self::Network(NetworkFault::RegionReset),
+        Self::Network(NetworkFault::RegionDelay),
+        Self::Network(NetworkFault::RegionLoss),
         Self::RegionCutKill,
         Self::DropBucket,
     ];
 
     /// Additional kinds for several regions of several nodes each.
-    pub const LARGE_REGIONS: [Self; 4] =
-        [Self::RegionKill, Self::Isolate, Self::OneWay, Self::Bridge];
+    pub const LARGE_REGIONS: [Self; 4] = [
+        Self::RegionKill,
+        Self::Network(NetworkFault::Isolate),
+        Self::Network(NetworkFault::OneWay),
+        Self::Network(NetworkFault::Bridge),
+    ];
 
     /// Returns all kinds.
     fn all() -> impl Iterator<Item = Self> {
@@ -126,44 +137,22 @@ impl FaultKind {
             Self::KillAll => "kill-all",
             Self::Pause => "pause",
             Self::Restart => "restart",
-            Self::Isolate => "isolate",
-            Self::OneWay => "one-way",
-            Self::Bridge => "bridge",
-            Self::Refuse => "refuse",
-            Self::Delay => "delay",
-            Self::Loss => "loss",
+            Self::Network(fault) => fault.name(),
             Self::ClockJump => "clock-jump",
             Self::Wipe => "wipe",
             Self::SlowSnapshot => "slow-snapshot",
             Self::MembershipChange => "members",
             Self::Damage => "damage",
             Self::RegionKill => "region-kill",
-            Self::RegionCut => "region-cut",
-            Self::RegionOneWay => "region-one-way",
-            Self::RegionOff => "region-off",
-            Self::RegionReset => "region-reset",
-            Self::RegionDelay => "region-delay",
-            Self::RegionLoss => "region-loss",
             Self::RegionCutKill => "region-cut-kill",
             Self::DropBucket => "drop-bucket",
         }
     }
 
-    /// Returns true for a fault of the network, which may be combined with another fault.
-    pub fn is_network(self) -> bool {
+    /// Returns the fault of the network, if it is one.
+    pub fn network_fault(self) -> Option<NetworkFault> {
         match self {
-            Self::Isolate
-            | Self::OneWay
-            | Self::Bridge
-            | Self::Refuse
-            | Self::Delay
-            | Self::Loss
-            | Self::RegionCut
-            | Self::RegionOneWay
-            | Self::RegionOff
-            | Self::RegionReset
-            | Self::RegionDelay
-            | Self::RegionLoss => true,
+            Self::Network(fault) => Some(fault),
             Self::Kill
             | Self::KillAll
             | Self::Pause
@@ -175,7 +164,7 @@ impl FaultKind {
             | Self::Damage
             | Self::RegionKill
             | Self::RegionCutKill
-            | Self::DropBucket => false,
+            | Self::DropBucket => None,
         }
     }
 
@@ -186,23 +175,46 @@ impl FaultKind {
             Self::Wipe | Self::SlowSnapshot | Self::ClockJump | Self::Damage => 2,
             Self::KillAll | Self::RegionKill => 3,
             Self::MembershipChange => 8,
-            Self::Kill
-            | Self::Pause
-            | Self::Isolate
+            Self::Kill | Self::Pause => 10,
+            Self::Restart | Self::RegionCutKill | Self::DropBucket => 6,
+            Self::Network(fault) => fault.weight(),
+        }
+    }
+}
+
+impl NetworkFault {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Isolate => "isolate",
+            Self::OneWay => "one-way",
+            Self::Bridge => "bridge",
+            Self::Refuse => "refuse",
+            Self::Delay => "delay",
+            Self::Loss => "loss",
+            Self::RegionCut => "region-cut",
+            Self::RegionOneWay => "region-one-way",
+            Self::RegionOff => "region-off",
+            Self::RegionReset => "region-reset",
+            Self::RegionDelay => "region-delay",
+            Self::RegionLoss => "region-loss",
+        }
+    }
+
+    /// Returns the relative probability.
+    pub fn weight(self) -> u64 {
+        match self {
+            Self::Isolate
             | Self::OneWay
             | Self::Bridge
             | Self::RegionCut
             | Self::RegionOneWay
             | Self::RegionOff => 10,
-            Self::Restart
-            | Self::Refuse
+            Self::Refuse
             | Self::Delay
             | Self::Loss
             | Self::RegionReset
             | Self::RegionDelay
-            | Self::RegionLoss
-            | Self::RegionCutKill
-            | Self::DropBucket => 6,
+            | Self::RegionLoss => 6,
         }
     }
 }

@@ -35,7 +35,7 @@ mod version;
 mod workload;
 
 pub use call_record::{Action, CallRecord, Outcome, to_register_ops};
-pub use fault_kind::{FaultCounts, FaultKind};
+pub use fault_kind::{FaultCounts, FaultKind, NetworkFault};
 pub use history::{History, KeyName, OutcomeCounts};
 pub use nemesis::Nemesis;
 pub use power::{DiskFailure, FailingCalls, PowerLoss, PowerLossPlan, PowerOptions, run_power};

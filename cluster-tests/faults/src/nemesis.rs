@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use super::disk_damage;
-use super::fault_kind::{FaultCounts, FaultKind};
+use super::fault_kind::{FaultCounts, FaultKind, NetworkFault};
 use super::node_faults;
 use super::schedule::FaultStep;
 use super::slow_snapshot::slow_snapshot;
@@ -41,11 +41,11 @@ impl<'a> Nemesis<'a> {
         let mut rng = Rng::new(step.seed);
         let seat = self.resolve_target(step.target, &mut rng).await;
         match step.second_fault {
-            Some((kind, aim)) => {
+            Some((fault, aim)) => {
                 let second = self.resolve_target(aim, &mut rng).await;
-                let before = self.begin_network_fault(kind, second, &mut rng);
+                let before = self.begin_network_fault(fault, second, &mut rng);
                 self.inject(step, seat, &mut rng).await;
-                self.end_network_fault(kind, before).await;
+                self.end_network_fault(fault, before).await;
             }
             None => self.inject(step, seat, &mut rng).await,
         }
@@ -105,26 +105,13 @@ impl<'a> Nemesis<'a> {
                     return;
                 }
             }
-            FaultKind::Isolate
-            | FaultKind::OneWay
-            | FaultKind::Bridge
-            | FaultKind::Refuse
-            | FaultKind::Delay
-            | FaultKind::Loss => {
-                let before = self.begin_network_fault(step.kind, seat, rng);
+            FaultKind::Network(fault) => {
+                let before = self.begin_network_fault(fault, seat, rng);
                 tokio::time::sleep(step.duration).await;
-                self.end_network_fault(step.kind, before).await;
+                self.end_network_fault(fault, before).await;
                 return;
             }
-            FaultKind::RegionKill
-            | FaultKind::RegionCutKill
-            | FaultKind::RegionCut
-            | FaultKind::RegionOneWay
-            | FaultKind::RegionOff
-            | FaultKind::RegionReset
-            | FaultKind::RegionDelay
-            | FaultKind::RegionLoss
-            | FaultKind::DropBucket => {
+            FaultKind::RegionKill | FaultKind::RegionCutKill | FaultKind::DropBucket => {
                 panic!("{} needs several regions", step.kind)
             }
         }
@@ -142,54 +129,65 @@ impl<'a> Nemesis<'a> {
         self.region.wait_formed_within(HEALTHY_TIMEOUT).await;
     }
 
-    /// Begins a fault of the network; returns its kind's counter of affected chunks before it.
-    fn begin_network_fault(&self, kind: FaultKind, seat: usize, rng: &mut Rng) -> u64 {
+    /// Begins a fault of the network; returns its counter of affected chunks before it.
+    fn begin_network_fault(&self, fault: NetworkFault, seat: usize, rng: &mut Rng) -> u64 {
         let network = &self.region.network;
         let nodes = self.region.nodes.len();
-        let before = network.sum_stats(effect_counter(kind));
+        let before = network.sum_stats(effect_counter(fault));
         let other = (seat + 1 + rng.index(nodes - 1)) % nodes;
-        match kind {
-            FaultKind::Isolate => network.isolate(seat),
-            FaultKind::OneWay if rng.chance_permille(500) => network.cut_direction(seat, other),
-            FaultKind::OneWay => network.cut_direction(other, seat),
-            FaultKind::Bridge => network.cut(seat, other),
-            FaultKind::Refuse => network.reset_connections(seat),
-            FaultKind::Delay => {
+        match fault {
+            NetworkFault::Isolate => network.isolate(seat),
+            NetworkFault::OneWay if rng.chance_permille(500) => network.cut_direction(seat, other),
+            NetworkFault::OneWay => network.cut_direction(other, seat),
+            NetworkFault::Bridge => network.cut(seat, other),
+            NetworkFault::Refuse => network.reset_connections(seat),
+            NetworkFault::Delay => {
                 let delay = rng.millis(5..150);
                 network.delay(seat, delay, delay);
             }
-            FaultKind::Loss => {
+            NetworkFault::Loss => {
                 let (stalls, resets) = (rng.range(10..100), rng.range(0..4));
                 network.shape_all(seat, |flow| {
                     flow.stalls_permille = stalls;
                     flow.resets_permille = resets;
                 });
             }
-            _ => panic!("{kind} is no fault of one region's network"),
+            NetworkFault::RegionCut
+            | NetworkFault::RegionOneWay
+            | NetworkFault::RegionOff
+            | NetworkFault::RegionReset
+            | NetworkFault::RegionDelay
+            | NetworkFault::RegionLoss => panic!("{fault:?} needs several regions"),
         }
         before
     }
 
     /// Ends a fault of the network. It counts if it affected any traffic.
-    async fn end_network_fault(&mut self, kind: FaultKind, before: u64) {
+    async fn end_network_fault(&mut self, fault: NetworkFault, before: u64) {
         let network = &self.region.network;
-        let has_effect = async || (network.sum_stats(effect_counter(kind)) > before).then_some(());
+        let counter = effect_counter(fault);
+        let has_effect = async || (network.sum_stats(counter) > before).then_some(());
         if try_eventually(Duration::from_secs(1), has_effect)
             .await
             .is_some()
         {
-            self.counts.add(kind);
+            self.counts.add(FaultKind::Network(fault));
         }
         self.region.network.heal();
     }
 }
 
-/// Returns the counter that grows when a fault of this kind affects traffic.
-pub(super) fn effect_counter(kind: FaultKind) -> fn(&LinkStats) -> &AtomicU64 {
-    match kind {
-        FaultKind::Refuse | FaultKind::RegionReset => |stats| &stats.reset,
-        FaultKind::Delay | FaultKind::RegionDelay => |stats| &stats.delayed,
-        FaultKind::Loss | FaultKind::RegionLoss => |stats| &stats.stalled,
-        _ => |stats| &stats.held_back,
+/// Returns the counter that grows when a fault affects traffic.
+pub(super) fn effect_counter(fault: NetworkFault) -> fn(&LinkStats) -> &AtomicU64 {
+    match fault {
+        NetworkFault::Refuse | NetworkFault::RegionReset => |stats| &stats.reset,
+        NetworkFault::Delay | NetworkFault::RegionDelay => |stats| &stats.delayed,
+        NetworkFault::Loss | NetworkFault::RegionLoss => |stats| &stats.stalled,
+        NetworkFault::Isolate
+        | NetworkFault::OneWay
+        | NetworkFault::Bridge
+        | NetworkFault::RegionCut
+        | NetworkFault::RegionOneWay
+        | NetworkFault::RegionOff => |stats| &stats.held_back,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::fault_kind::FaultKind;
+use super::fault_kind::{FaultKind, NetworkFault};
 use super::target::FaultTarget;
 use cloudkv_test_harness::rng::Rng;
 
@@ -14,7 +14,7 @@ pub struct FaultStep {
     /// Target of the fault.
     pub target: FaultTarget,
     /// Additional fault of the network, at the same time.
-    pub second_fault: Option<(FaultKind, FaultTarget)>,
+    pub second_fault: Option<(NetworkFault, FaultTarget)>,
     /// Duration of the fault.
     pub duration: Duration,
     /// Pause after the fault.
@@ -51,23 +51,21 @@ impl FaultSchedule {
     pub fn next(&mut self, missing: &[FaultKind]) -> FaultStep {
         let rng = &mut self.rng;
         let kind = if missing.is_empty() {
-            draw_kind(rng, &self.kinds)
+            draw(rng, &self.kinds, FaultKind::weight)
         } else {
             missing[rng.index(missing.len())]
         };
-        let network: Vec<FaultKind> = self
-            .kinds
-            .iter()
-            .copied()
-            .filter(|k| k.is_network())
-            .collect();
+        let network = self.kinds.iter().filter_map(|kind| kind.network_fault());
+        let network: Vec<NetworkFault> = network.collect();
         let combines = matches!(
             kind,
-            FaultKind::Kill | FaultKind::Pause | FaultKind::Delay | FaultKind::Loss
+            FaultKind::Kill
+                | FaultKind::Pause
+                | FaultKind::Network(NetworkFault::Delay | NetworkFault::Loss)
         );
         let second = (combines && !network.is_empty() && rng.chance_permille(300)).then(|| {
-            let kind = draw_kind(rng, &network);
-            (kind, FaultTarget::draw(rng, self.nodes, self.shards))
+            let fault = draw(rng, &network, NetworkFault::weight);
+            (fault, FaultTarget::draw(rng, self.nodes, self.shards))
         });
         // A node that returns within a lease, or before the others notice, is a case of its own.
         let hold = if rng.chance_permille(250) {
@@ -91,16 +89,17 @@ impl FaultSchedule {
     }
 }
 
-fn draw_kind(rng: &mut Rng, kinds: &[FaultKind]) -> FaultKind {
-    let total_weight: u64 = kinds.iter().map(|kind| kind.weight()).sum();
+/// Draws a fault with a probability that is proportional to its weight.
+fn draw<F: Copy>(rng: &mut Rng, faults: &[F], weight: fn(F) -> u64) -> F {
+    let total_weight: u64 = faults.iter().map(|fault| weight(*fault)).sum();
     let mut at = rng.range(0..total_weight);
-    for kind in kinds {
-        match at.checked_sub(kind.weight()) {
+    for fault in faults {
+        match at.checked_sub(weight(*fault)) {
             Some(remainder) => at = remainder,
-            None => return *kind,
+            None => return *fault,
         }
     }
-    kinds[0]
+    faults[0]
 }
 
 #[cfg(test)]

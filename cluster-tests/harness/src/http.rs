@@ -15,8 +15,10 @@ use serde::Serialize;
 
 use super::response::HttpResponse;
 
-/// Longer than any response may take.
+/// Longer than any response may take, and than a node may be starting.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time between two attempts while a node is starting.
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A bucket, as the response to its creation described it.
 #[derive(Clone, Debug)]
@@ -275,17 +277,40 @@ impl ApiRequest {
             .body(body)
     }
 
-    /// Skips the check for the headers that all responses of the public port must have.
+    /// Skips the check for the headers that all responses of the public port must have, and doesn't
+    /// wait for a node that is starting.
     pub fn unchecked(mut self) -> Self {
         self.is_checked = false;
         self
     }
 
-    /// Sends the request where no response may come, as from a node that is being stopped.
+    /// Sends the request where no response may come, as from a node that is being stopped. To a
+    /// node that is starting it is sent again, as by a client that follows `Retry-After`.
     ///
     /// # Errors
     /// Returns an error if no complete response arrives.
-    pub async fn try_send(self) -> reqwest::Result<HttpResponse> {
+    pub async fn try_send(mut self) -> reqwest::Result<HttpResponse> {
+        let started = Instant::now();
+        loop {
+            // A body that is streamed can be sent once only.
+            let again = self.request.try_clone().filter(|_| self.is_checked);
+            let response = self.send_once().await?;
+            match again {
+                Some(request)
+                    if response.is_of_starting_node() && started.elapsed() < RESPONSE_TIMEOUT =>
+                {
+                    tokio::time::sleep(RETRY_INTERVAL).await;
+                    self = Self {
+                        request,
+                        is_checked: true,
+                    };
+                }
+                _ => return Ok(response),
+            }
+        }
+    }
+
+    async fn send_once(self) -> reqwest::Result<HttpResponse> {
         let started = Instant::now();
         let response = self.request.send().await?;
         let (status, version) = (response.status().as_u16(), response.version());

@@ -63,6 +63,11 @@ impl HttpResponse {
         body["error"].as_str().unwrap_or_default().to_owned()
     }
 
+    /// Returns whether a node answered that it doesn't serve yet.
+    pub fn is_of_starting_node(&self) -> bool {
+        self.status == 503 && self.body.starts_with(br#"{"error":"starting""#)
+    }
+
     /// Asserts that there is no body.
     #[track_caller]
     pub fn assert_empty(&self) -> &Self {

@@ -112,7 +112,11 @@ impl Router {
     /// Returns the first metric whose line begins with `name`; 0 if there is none.
     pub async fn metric(&self, name: &str) -> f64 {
         let page = self.admin_api().get("/metrics").unchecked().await;
-        let line = page.text().lines().find(|line| line.starts_with(name));
+        let is_sample = |line: &&str| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with([' ', '{']))
+        };
+        let line = page.text().lines().find(is_sample);
         let value = line.and_then(|line| line.rsplit(' ').next());
         value.and_then(|value| value.parse().ok()).unwrap_or(0.0)
     }

@@ -2,7 +2,7 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use cloudkv_test_harness::{RawRequest, SharedNode};
+use cloudkv_test_harness::{NodeLease, RawRequest, SharedNode};
 
 static NODE: SharedNode = SharedNode::new();
 
@@ -199,80 +199,10 @@ async fn a_path_without_a_known_bucket_is_not_found() {
     }
 }
 
-#[tokio::test]
-async fn checks_are_made_in_their_documented_order() {
-    let node = NODE.lease().await;
-    let api = node.api();
-    let protected = api.create_bucket_with(&[("access", "protected")]).await;
-    let long = "x".repeat(65);
-    let unknown = "/kv/a0000000000000";
-    let big = vec![b'x'; 100_000];
-    let put = |target: String| RawRequest::new("PUT", &target);
-    let authorized = |target: String| put(target).header("api-key", &protected.account);
-    let cases = [
-        (
-            "path before method",
-            RawRequest::new("PATCH", &format!("{unknown}/%zz")),
-            400,
-            "invalid_path",
-        ),
-        (
-            "path before bucket",
-            put(format!("{unknown}/%zz")),
-            400,
-            "invalid_path",
-        ),
-        (
-            "method before bucket",
-            RawRequest::new("PATCH", &format!("{unknown}/k")),
-            405,
-            "method_not_allowed",
-        ),
-        (
-            "bucket before key",
-            put(format!("{unknown}/{long}")),
-            404,
-            "unknown_bucket",
-        ),
-        (
-            "bucket before parameters",
-            put(format!("{unknown}/k?ttl=x")),
-            404,
-            "unknown_bucket",
-        ),
-        (
-            "access before key",
-            put(protected.key_path(&long)),
-            401,
-            "unauthorized",
-        ),
-        (
-            "access before size",
-            put(protected.key_path("k")).parse_body(&big),
-            401,
-            "unauthorized",
-        ),
-        (
-            "key before parameters",
-            authorized(protected.key_path(&format!("{long}?ttl=x"))),
-            400,
-            "invalid_key",
-        ),
-        (
-            "parameters before size",
-            authorized(protected.key_path("k?ttl=x")).parse_body(&big),
-            400,
-            "invalid_ttl",
-        ),
-        (
-            "size before preconditions",
-            authorized(protected.key_path("k"))
-                .header("If-Match", "*")
-                .parse_body(&big),
-            413,
-            "value_too_large",
-        ),
-    ];
+/// Request that two checks would refuse, and the status and code of the one that is made first.
+type RefusedRequest = (&'static str, RawRequest, u16, &'static str);
+
+async fn assert_refused(node: &NodeLease, cases: impl IntoIterator<Item = RefusedRequest>) {
     for (what, request, status, code) in cases {
         let answer = request.send(node.http()).await;
         assert_eq!(
@@ -281,6 +211,88 @@ async fn checks_are_made_in_their_documented_order() {
             "{what}"
         );
     }
+}
+
+#[tokio::test]
+async fn path_method_and_bucket_are_checked_first_in_their_documented_order() {
+    let node = NODE.lease().await;
+    let long = "x".repeat(65);
+    let request = |method, rest: &str| {
+        let unknown = "/kv/a0000000000000";
+        RawRequest::new(method, &format!("{unknown}/{rest}"))
+    };
+    let cases = [
+        (
+            "path before method",
+            request("PATCH", "%zz"),
+            400,
+            "invalid_path",
+        ),
+        (
+            "path before bucket",
+            request("PUT", "%zz"),
+            400,
+            "invalid_path",
+        ),
+        (
+            "method before bucket",
+            request("PATCH", "k"),
+            405,
+            "method_not_allowed",
+        ),
+        (
+            "bucket before key",
+            request("PUT", &long),
+            404,
+            "unknown_bucket",
+        ),
+        (
+            "bucket before parameters",
+            request("PUT", "k?ttl=x"),
+            404,
+            "unknown_bucket",
+        ),
+    ];
+    assert_refused(&node, cases).await;
+}
+
+#[tokio::test]
+async fn access_key_parameters_and_size_are_checked_in_their_documented_order() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let protected = api.create_bucket_with(&[("access", "protected")]).await;
+    let long = "x".repeat(65);
+    let big = vec![b'x'; 100_000];
+    let put = |key: &str| RawRequest::new("PUT", &protected.key_path(key));
+    let authorized = |key: &str| put(key).header("api-key", &protected.account);
+    let cases = [
+        ("access before key", put(&long), 401, "unauthorized"),
+        (
+            "access before size",
+            put("k").parse_body(&big),
+            401,
+            "unauthorized",
+        ),
+        (
+            "key before parameters",
+            authorized(&format!("{long}?ttl=x")),
+            400,
+            "invalid_key",
+        ),
+        (
+            "parameters before size",
+            authorized("k?ttl=x").parse_body(&big),
+            400,
+            "invalid_ttl",
+        ),
+        (
+            "size before preconditions",
+            authorized("k").header("If-Match", "*").parse_body(&big),
+            413,
+            "value_too_large",
+        ),
+    ];
+    assert_refused(&node, cases).await;
 }
 
 #[tokio::test]

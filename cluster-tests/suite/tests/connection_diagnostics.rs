@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cloudkv_test_harness::eventually;
 use cloudkv_test_harness::region::{Certificates, Region, RegionOptions, StartMode};
-use cloudkv_test_harness::{Router, node_command, run_to_exit};
+use cloudkv_test_harness::{Node, Router, node_command, router_command, run_to_exit};
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -127,7 +127,7 @@ async fn a_duplicate_address_is_reported_with_the_command_that_frees_it() {
     let lost = region.node_id(2).await;
     region.kill(2);
     region.launch_wiped(2);
-    let replace = format!("admin replace {lost}");
+    let replace = format!("admin replace {}", region.seat(2).rpc());
     wait_warned(&region, 2, &["has the same rpc address", &replace]).await;
     region.replace_node(0, &lost).await;
     region.wait_listening(2).await;
@@ -165,4 +165,30 @@ async fn an_admin_command_without_a_node_names_the_flags_to_set() {
     let refusal = run_to_exit(command).await;
     assert_eq!(refusal.code, Some(1), "{refusal:?}");
     refusal.assert_mentions(&[&address, "Does the node run", "--admin", "--config"]);
+}
+
+#[tokio::test]
+async fn the_admin_port_of_the_other_program_is_told_as_such() {
+    let node = Node::start().await;
+    let router = Router::start(&[node.rpc()]).await;
+    let router_admin = router.admin_api().address().to_string();
+    for args in [
+        &["status"][..],
+        &["status", "--json"],
+        &["health"],
+        &["health", "--ready"],
+    ] {
+        let mut command = node_command();
+        command.args(["admin", "--admin", &router_admin]).args(args);
+        let refusal = run_to_exit(command).await;
+        assert_eq!(refusal.code, Some(1), "{refusal:?}");
+        let read = format!("`admin {}` reads a node's", args[0]);
+        refusal.assert_mentions(&["this is a router's admin port", &read]);
+    }
+    let mut command = router_command();
+    let node_admin = node.admin_api().address().to_string();
+    command.args(["--health", "--seeds", "127.0.0.1:1", "--admin", &node_admin]);
+    let refusal = run_to_exit(command).await;
+    assert_eq!(refusal.code, Some(1), "{refusal:?}");
+    refusal.assert_mentions(&["is a node's admin port, and not a router's"]);
 }

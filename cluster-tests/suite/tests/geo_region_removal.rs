@@ -70,6 +70,51 @@ async fn fill(world: &MultiRegionCluster, seat: usize, bucket: &Bucket, prefix: 
     api.put_numbered(bucket, prefix, 40, value).await;
 }
 
+/// Asserts that a node still shows the node of a region that was removed, under its name.
+async fn assert_shows_removed_region(
+    world: &MultiRegionCluster,
+    seat: usize,
+    removed_seat: usize,
+    region: &str,
+) {
+    let host = world.seat(removed_seat).rpc().ip().to_string();
+    for args in [&["status"][..], &["status", "--verbose"]] {
+        let page = world.admin(seat, args).await.unwrap();
+        let mut lines = page.lines();
+        let line = lines.find(|line| line.starts_with(region) && line.contains(&host));
+        let line = line.unwrap_or_else(|| panic!("no node of {region}:\n{page}"));
+        assert!(line.contains("removed"), "{page}");
+    }
+    world.admin(seat, &["status", "--check"]).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_last_node_of_a_region_is_not_replaced() {
+    let mut world = MultiRegionCluster::start(&["eu", "us"], 1, 2).await;
+    let lost = world.node_id(1).await;
+    world.kill(1);
+    let refused = world.admin(0, &["replace", &lost.0]).await.unwrap_err();
+    assert!(refused.contains("the last one of region us"), "{refused}");
+    assert!(refused.contains("admin remove-region us"), "{refused}");
+    let advice = "if all are lost for good, `cloudkv-node admin remove-region us`";
+    eventually("the status advises it, too", STATE_TIMEOUT, async || {
+        let page = world.admin(0, &["status"]).await.ok()?;
+        let text = page.split_whitespace().collect::<Vec<_>>().join(" ");
+        text.contains(advice).then_some(())
+    })
+    .await;
+    let status = status(&world, 0).await.unwrap();
+    let mut nodes = status["nodes"].as_array().unwrap().iter();
+    let node = nodes.find(|node| node["id"].as_u64() == lost.0.parse().ok());
+    assert_eq!(node.unwrap()["state"], "active", "{status}");
+    // With itself, the only node of the only region would lose everything.
+    world.admin_with_retries(0, &["remove-region", "us"]).await;
+    wait_regions(&world, 0, &["eu"]).await;
+    let own = world.node_id(0).await;
+    let refused = world.admin(0, &["replace", &own.0]).await.unwrap_err();
+    assert!(refused.contains("all data would be lost"), "{refused}");
+}
+
 #[tokio::test]
 async fn survivors_reconcile_what_a_lost_region_had_sent_to_one_of_them() {
     let mut world = MultiRegionCluster::start(&["eu", "us", "ap"], 1, 3).await;
@@ -106,6 +151,7 @@ async fn survivors_reconcile_what_a_lost_region_had_sent_to_one_of_them() {
     assert!(output.contains("go on without it"), "{output}");
     for seat in 0..2 {
         wait_regions(&world, seat, &["eu", "us"]).await;
+        assert_shows_removed_region(&world, seat, 2, "ap").await;
     }
     let all = world.wait_bucket_converged(&bucket).await;
     assert_eq!(all.len(), 101);

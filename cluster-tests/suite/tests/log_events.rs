@@ -2,10 +2,12 @@
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::fs::{self, File};
+use std::process::Command;
 use std::time::Duration;
 
 use cloudkv_test_harness::region::{MultiRegionCluster, Region};
-use cloudkv_test_harness::{Node, Router, eventually};
+use cloudkv_test_harness::{Node, Router, eventually, router_command};
 use serde_json::Value;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -107,6 +109,8 @@ async fn a_lost_and_returned_node_is_logged_once_with_its_leadership_changes() {
     let event = wait_for(&region, 0, "node not reached").await;
     assert_eq!(event["level"], "WARN");
     assert_eq!(event["node"], format!("{lost} (local)"));
+    let reason = event["reason"].as_str().expect("it has a reason");
+    assert!(reason.contains("refused"), "{event}");
     let moved = wait_for_move(&region, &lost).await;
     assert!(
         moved["groups"].as_str().unwrap().contains("shard-"),
@@ -205,6 +209,9 @@ async fn loss_and_return_of_a_partitioned_region_are_logged() {
         (&lost["region"], &lost["level"]),
         (&"us".into(), &"WARN".into())
     );
+    let node = world.seat(1).rpc().to_string();
+    let reason = lost["reason"].as_str().expect("it has a reason");
+    assert!(reason.starts_with(&format!("{node}: ")), "{lost}");
     world.network.heal();
     let back = wait_for(&world, 0, "region reached again").await;
     assert_eq!(back["region"], "us");
@@ -279,4 +286,33 @@ async fn a_router_logs_when_it_is_ready_and_when_a_region_is_lost() {
         "{lost}"
     );
     drop(node);
+}
+
+/// `ulimit -n` sets the hard limit, too.
+#[tokio::test]
+async fn a_router_with_few_open_files_logs_what_is_needed_and_what_fits() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("stderr.log");
+    let mut command = Command::new("/bin/sh");
+    command
+        .args(["-c", "ulimit -n 2000 && exec \"$@\"", "sh"])
+        .arg(router_command().get_program())
+        .args(["--seeds", "127.0.0.1:1", "--log-format", "json"])
+        .args(["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .env_clear()
+        .stderr(File::create(&path).unwrap());
+    let mut command = tokio::process::Command::from(command);
+    let _router = command.kill_on_drop(true).spawn().unwrap();
+    let log = || fs::read_to_string(&path).unwrap();
+    let listening = eventually("it listens", STATE_TIMEOUT, async || {
+        events_with(&log(), "listening").into_iter().next()
+    });
+    assert_eq!(listening.await["max_connections"], 488);
+    let lowered = the_only(&log(), "connection limit lowered");
+    assert_eq!(
+        (&lowered["limit"], &lowered["effective"]),
+        (&2000.into(), &488.into())
+    );
+    let message = lowered["message"].as_str().unwrap();
+    assert!(message.contains("open files to 21024 "), "{message}");
 }

@@ -71,7 +71,7 @@ async fn metrics_can_be_scraped() {
     assert!(
         page.assert_status(200)
             .header("content-type")
-            .starts_with("text/plain"),
+            .starts_with("application/openmetrics-text"),
         "{page:?}"
     );
     let names = prometheus::sample_names(page.text()).unwrap_or_else(|line| panic!("{line}"));

@@ -20,7 +20,7 @@ const KEY_BYTES: usize = 6;
 const RECORD_BYTES: u64 = (VALUE_BYTES + KEY_BYTES) as u64;
 const STATE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Changes the limits of plan `free`; retries until the metadata has the feature level they need.
+/// Changes the limits of plan `free`; retries until the metadata has a leader.
 async fn set_limits(node: &Node, changes: &Value) {
     eventually("the limits are changed", STATE_TIMEOUT, async || {
         let call = node.admin_api().request(Method::PATCH, "/plans/free");

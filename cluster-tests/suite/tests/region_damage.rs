@@ -233,3 +233,58 @@ async fn a_damaged_log_is_reported_and_nothing_acknowledged_is_lost() {
     region.wait_converged().await;
     assert_all_exist(&region, 2, &bucket, &keys).await;
 }
+
+/// Damages a part of a stopped node's state, in percent, so that it can't start. Returns what it
+/// says.
+async fn damage_and_start(region: &mut Region, seat: usize, part: std::ops::Range<u64>) -> String {
+    let flipped = region.nodes[seat].damage_state(part, 64);
+    assert!(flipped > 10, "{flipped}");
+    region.nodes[seat].start();
+    let status = region.wait_exit(seat).await;
+    let log = region.nodes[seat].log().tail();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(
+        log.contains("holds damaged data") && log.contains("Corruption"),
+        "{log}"
+    );
+    log
+}
+
+#[tokio::test]
+async fn a_damaged_state_that_prevents_the_start_is_reported_with_advice() {
+    let mut region = Region::start().await;
+    region.expect_errors(&[""]);
+    let bucket = region.api(0).create_bucket().await;
+    let keys = fill_all(&region, 0, &bucket, 400, 200).await;
+    let lost = region.node_id(2).await;
+    region.terminate(2).await;
+    // The indexes and properties of its files: the database can't be opened.
+    let log = damage_and_start(&mut region, 2, 80..99).await;
+    assert!(log.contains("remove the data directory, start"), "{log}");
+    assert!(log.contains(&format!("admin replace {lost}")), "{log}");
+    // As the message says: remove the directory, and join as a new node.
+    region.rejoin_wiped(2).await;
+    region.replace_node(1, &lost).await;
+    region.wait_formed().await;
+    assert_all_exist(&region, 2, &bucket, &keys).await;
+}
+
+#[tokio::test]
+async fn the_only_copy_of_a_damaged_state_is_to_be_kept() {
+    let mut region = Region::start_with(RegionOptions {
+        nodes: 1,
+        seats: 1,
+        ..RegionOptions::default()
+    })
+    .await;
+    region.expect_errors(&[""]);
+    let bucket = region.api(0).create_bucket().await;
+    fill_all(&region, 0, &bucket, 400, 200).await;
+    region.terminate(0).await;
+    // The database can be opened, and the first rows of its groups not be read.
+    let log = damage_and_start(&mut region, 0, 0..60).await;
+    assert!(
+        log.contains("No other node holds its data: do not remove"),
+        "{log}"
+    );
+}

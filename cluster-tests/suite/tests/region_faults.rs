@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use cloudkv_faults::{FaultKind, RunOptions, run};
+use cloudkv_faults::{FaultKind, NetworkFault, RunOptions, run};
 
 async fn assert_passes(seed: u64, kinds: &[FaultKind]) {
     assert_passes_with(seed, kinds, 3).await;
@@ -36,14 +36,15 @@ async fn nodes_that_crash_and_stall_lose_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn network_partitions_and_delays_lose_nothing() {
-    let kinds = [
-        FaultKind::Isolate,
-        FaultKind::OneWay,
-        FaultKind::Bridge,
-        FaultKind::Refuse,
-        FaultKind::Delay,
-        FaultKind::Loss,
+    let faults = [
+        NetworkFault::Isolate,
+        NetworkFault::OneWay,
+        NetworkFault::Bridge,
+        NetworkFault::Refuse,
+        NetworkFault::Delay,
+        NetworkFault::Loss,
     ];
+    let kinds = faults.map(FaultKind::Network);
     assert_passes(2, &kinds).await;
 }
 

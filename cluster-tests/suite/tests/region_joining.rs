@@ -213,3 +213,44 @@ async fn a_node_keeps_its_identity_and_its_region() {
         region.terminate(0).await;
     }
 }
+
+#[tokio::test]
+async fn another_cluster_at_the_address_of_a_node_is_reported() {
+    let mut region = Region::start().await;
+    region.kill(0);
+    // Its disk is lost, and it creates another cluster.
+    std::fs::remove_dir_all(region.nodes[0].data_dir()).unwrap();
+    region.launch(0, &StartMode::Bootstrap);
+    region.wait_listening(0).await;
+    region.wait_ready(0).await;
+    let status = async |region: &Region, seat: usize| {
+        let call = region.nodes[seat].admin_api().get("/status").unchecked();
+        call.await.json()
+    };
+    let other = status(&region, 0).await["cluster"].clone();
+    let other = other.as_str().unwrap().to_owned();
+    let address = region.seat(0).rpc().to_string();
+    for seat in [1, 2] {
+        eventually("the log names the cluster", STATE_TIMEOUT, async || {
+            let log = region.nodes[seat].log().text();
+            let mut lines = log.lines();
+            let message = "another cluster answers at its address";
+            let line = lines.find(|line| line.contains(message))?;
+            let names_both = line.contains(&other) && line.contains(&address);
+            assert!(line.contains("WARN") && names_both, "{line}");
+            Some(())
+        })
+        .await;
+        eventually("the status names the cluster", STATE_TIMEOUT, async || {
+            let status = status(&region, seat).await;
+            let mut nodes = status["nodes"].as_array()?.iter();
+            let node = nodes.find(|node| node["rpc"] == address.as_str())?;
+            let reason = node["unreachable_reason"].as_str()?;
+            let expected = format!("another cluster answers at its address: {other}");
+            (reason == expected).then_some(())
+        })
+        .await;
+        let page = region.admin(seat, &["status"]).await.unwrap();
+        assert!(page.contains(&other), "{page}");
+    }
+}

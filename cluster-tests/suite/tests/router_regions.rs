@@ -18,15 +18,14 @@ fn region_of(answer: &HttpResponse) -> &str {
     answer.header("x-cloudkv-region")
 }
 
-#[tokio::test]
-async fn regional_names_stay_in_their_region_and_the_global_one_fails_over() {
-    let mut world = MultiRegionCluster::start(&["eu", "us"], 1, 2).await;
-    let seeds = [world.seat(1).rpc()];
-    let router = Router::start_with(&seeds, &["--region", "eu"]).await;
-    let names = [("api.eu.cloudkv.io", "eu"), ("api.us.cloudkv.io", "us")];
+/// Regions' names, and the hosts that select them.
+const HOSTS: [(&str, &str); 2] = [("api.eu.cloudkv.io", "eu"), ("api.us.cloudkv.io", "us")];
+
+/// Waits until each region is served under its own name, and the nearest under the global one.
+async fn wait_regions_served(router: &Router, nearest_region: &str) {
     eventually("both regions are served", STATE_TIMEOUT, async || {
-        for (host, name) in names {
-            let answer = get(&router, host, "/ping").await?;
+        for (host, name) in HOSTS {
+            let answer = get(router, host, "/ping").await?;
             (answer.status == 200 && region_of(&answer) == name).then_some(())?;
         }
         Some(())
@@ -37,18 +36,40 @@ async fn regional_names_stay_in_their_region_and_the_global_one_fails_over() {
         "the global name is served by the nearest region",
         STATE_TIMEOUT,
         async || {
-            let nearest = get(&router, "api.cloudkv.io", "/ping").await?;
-            (nearest.status == 200 && region_of(&nearest) == "eu").then_some(())
+            let nearest = get(router, "api.cloudkv.io", "/ping").await?;
+            (nearest.status == 200 && region_of(&nearest) == nearest_region).then_some(())
         },
     )
     .await;
+}
+
+/// Waits until the router has logged a change of the current region; returns the line.
+async fn wait_change_logged(router: &Router) -> String {
+    eventually("the change is logged", STATE_TIMEOUT, async || {
+        let log = router.log_text();
+        let mut lines = log.lines();
+        let change = lines.find(|line| line.contains("current region changed"))?;
+        Some(change.to_owned())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn regional_names_stay_in_their_region_and_the_global_one_fails_over() {
+    let mut world = MultiRegionCluster::start(&["eu", "us"], 1, 2).await;
+    let seeds = [world.seat(1).rpc()];
+    let router = Router::start_with(&seeds, &["--region", "eu"]).await;
+    wait_regions_served(&router, "eu").await;
+    // Its own region is the first choice, however late it was known.
+    let log = router.log_text();
+    assert!(!log.contains("current region changed"), "{log}");
     let unknown = get(&router, "api.ap.cloudkv.io", "/ping").await.unwrap();
     unknown.assert_error(404, "unknown_region");
     assert!(unknown.text().contains("eu") && unknown.text().contains("us"));
 
     let bucket = world.api(0).create_bucket().await;
     let key = bucket.key_path("k");
-    for (host, name) in names {
+    for (host, name) in HOSTS {
         let put = router.api().put(&key, name).header("host", host).await;
         assert_eq!(region_of(put.assert_status(200)), name);
     }
@@ -86,6 +107,9 @@ async fn regional_names_stay_in_their_region_and_the_global_one_fails_over() {
         },
     )
     .await;
+
+    let change = wait_change_logged(&router).await;
+    assert!(change.contains("completely for 1s"), "{change}");
 
     world.restart(0).await;
     eventually("the region is served again", STATE_TIMEOUT, async || {

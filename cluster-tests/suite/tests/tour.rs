@@ -1,4 +1,5 @@
-//! Runs the tour of `docs/api.md` as a reader would: each command must have the answer printed there.
+//! Runs the tour of `docs/api.md` as a reader would: each command must have the answer printed
+//! there.
 // Helpers of tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

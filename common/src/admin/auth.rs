@@ -57,11 +57,11 @@ pub async fn authenticate(
         let message = "without an admin token, the host must be localhost, 127.0.0.1 or [::1]";
         return error_response(StatusCode::FORBIDDEN, "forbidden", message);
     }
-    let mut response = error_response(
-        StatusCode::UNAUTHORIZED,
-        "unauthorized",
-        "send the operator's token as Authorization: Bearer TOKEN",
-    );
+    let message = match bearer_token(request.headers()) {
+        Some(_) => "this is not the operator's token (`admin_token`)",
+        None => "send the operator's token as Authorization: Bearer TOKEN",
+    };
+    let mut response = error_response(StatusCode::UNAUTHORIZED, "unauthorized", message);
     response
         .headers_mut()
         .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -13,7 +13,7 @@ pub fn error_response(status: StatusCode, error: &str, message: &str) -> Respons
 }
 
 /// Builds the response when a task for it has failed, and logs the error.
-pub fn internal_error(error: &tokio::task::JoinError) -> Response {
+pub(super) fn internal_error(error: &tokio::task::JoinError) -> Response {
     tracing::error!(%error, "admin request failed");
     error_response(
         StatusCode::INTERNAL_SERVER_ERROR,
@@ -23,7 +23,7 @@ pub fn internal_error(error: &tokio::task::JoinError) -> Response {
 }
 
 /// Builds the response to a method that a route doesn't have.
-pub fn method_not_allowed() -> Ready<Response> {
+pub(super) fn method_not_allowed() -> Ready<Response> {
     ready(error_response(
         StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",

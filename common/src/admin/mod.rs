@@ -6,13 +6,15 @@
 mod auth;
 mod client;
 mod errors;
+mod program;
 mod readiness;
 mod routes;
 mod server;
 
 pub use auth::{AdminAuth, authenticate};
 pub use client::{ClientError, call};
-pub use errors::{error_response, internal_error, method_not_allowed};
-pub use readiness::{Component, Readiness, readyz};
-pub use routes::{healthz, metrics};
+pub use errors::error_response;
+pub use program::Program;
+pub use readiness::{Component, Readiness};
+pub use routes::{AdminState, router};
 pub use server::serve;

@@ -5,6 +5,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
+use super::program::Program;
+
 /// Component of a program that must be ready before the program is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Component {
@@ -43,14 +45,15 @@ impl Readiness {
     }
 }
 
-/// Answers `/readyz`: whether all components are ready, which aren't, and why.
-pub fn readyz(readiness: &Readiness) -> Response {
+/// Builds the response to `/readyz`: whether all components are ready, which aren't, and why.
+pub(super) fn readiness_response(program: Program, readiness: &Readiness) -> Response {
     let code = if readiness.is_ready() {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (code, Json(readiness_body(readiness))).into_response()
+    let body = program.add_to(readiness_body(readiness));
+    (code, Json(body)).into_response()
 }
 
 fn readiness_body(readiness: &Readiness) -> Value {

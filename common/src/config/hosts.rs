@@ -1,16 +1,15 @@
 //! Kinds of settings that name other hosts.
 
 use super::kinds::{Describe, Kind};
+use crate::hosts::{is_host_name, without_brackets};
 
 /// Parses `host:port`; `None` if it is invalid.
 pub(super) fn parse_host_port(text: &str) -> Option<String> {
     let (host, port) = text.rsplit_once(':')?;
-    let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    let is_v6 = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-        .is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
-    let is_host = is_v6 || (!host.is_empty() && host.bytes().all(is_name_byte));
+    let is_host = match without_brackets(host) {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => is_host_name(host),
+    };
     let is_port = port.parse::<u16>().is_ok_and(|port| port != 0);
     (is_host && is_port && text.len() <= 255).then(|| text.to_owned())
 }
@@ -58,10 +57,8 @@ impl Describe for NodeName {
 impl Kind for NodeName {
     type Value = String;
     fn parse(&self, text: &str) -> Option<String> {
-        let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-        let is_name =
-            (1..=MAX_NODE_NAME_BYTES).contains(&text.len()) && text.bytes().all(is_name_byte);
+        let is_name = text.len() <= MAX_NODE_NAME_BYTES && is_host_name(text);
         (is_name && !is_number).then(|| text.to_owned())
     }
     fn write(&self, value: &String) -> Option<String> {

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use crate::hosts::is_host_name;
+
 /// Declares a type of sizes in a binary unit.
 macro_rules! size {
     ($(#[$doc:meta])* $name:ident, $shift:literal) => {
@@ -107,9 +109,7 @@ impl AdminTarget {
             return Some(address.into());
         }
         let (host, port) = authority.rsplit_once(':')?;
-        let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-        let is_host = !host.is_empty() && host.bytes().all(is_valid);
-        (is_host && port.parse::<u16>().is_ok()).then(|| Self(authority.to_owned()))
+        (is_host_name(host) && port.parse::<u16>().is_ok()).then(|| Self(authority.to_owned()))
     }
 
     /// Returns `host:port`, as connections and the `Host` header need it.

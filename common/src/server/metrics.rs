@@ -102,7 +102,7 @@ impl ConnectionMetrics {
     pub fn write(&self, text: &mut crate::telemetry::metrics::Exposition) {
         let counters = [
             (
-                "cloudkv_http_connections_total",
+                "cloudkv_http_connections_accepted_total",
                 "Connections that were accepted.",
                 self.accepted_connections(),
             ),

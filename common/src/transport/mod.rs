@@ -22,8 +22,7 @@ mod stream_kind;
 pub mod tls;
 
 pub use client::{
-    CallError, CallQueueBudget, PendingReply, RpcClient, RpcClientSettings, with_keep_alive,
-    without_keep_alive,
+    CallError, PendingReply, RpcClient, RpcClientSettings, with_keep_alive, without_keep_alive,
 };
 pub use server::{GreetedConnection, StreamHandler, UserStream, serve_grpc_stream};
-pub use stream_kind::{Greeting, NodeId, StreamKind, StreamProtocol};
+pub use stream_kind::{Greeting, StreamKind, StreamProtocol};

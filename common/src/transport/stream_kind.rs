@@ -2,13 +2,11 @@
 //! routers of its own cluster, and only those that address it and no other node.
 
 use cloudkv_proto::v1 as pb;
-use tonic::Status;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
+use tonic::{Code, Status};
 
 use super::headers;
-
-/// Number of a node in its cluster.
-pub type NodeId = u64;
+use crate::node_id::NodeId;
 
 const CLUSTER_KEY: &str = "cloudkv-cluster";
 const FROM_KEY: &str = "cloudkv-from";
@@ -108,7 +106,7 @@ impl Greeting {
     pub(super) fn to_user_greeting(&self) -> pb::UserGreeting {
         pb::UserGreeting {
             cluster_id: self.cluster_id.clone(),
-            to: self.to,
+            to: self.to.into(),
             headers: headers::TABLE_VERSION,
         }
     }
@@ -123,7 +121,8 @@ pub(super) fn check_user_greeting(
     cluster_id: &str,
     me: NodeId,
 ) -> Result<(), Status> {
-    check_destination((&greeting.cluster_id, Some(greeting.to)), (cluster_id, me))?;
+    let to = NodeId::from(greeting.to);
+    check_destination((&greeting.cluster_id, Some(to)), (cluster_id, me))?;
     check_header_version(greeting.headers)
 }
 
@@ -145,9 +144,7 @@ fn check_destination(
     (cluster_id, me): (&str, NodeId),
 ) -> Result<(), Status> {
     if cluster != cluster_id {
-        return Err(Status::permission_denied(format!(
-            "this node belongs to cluster {cluster_id}, the caller to `{cluster}`"
-        )));
+        return Err(other_cluster_status(cluster, cluster_id));
     }
     if to != Some(me) {
         return Err(Status::failed_precondition(format!(
@@ -155,4 +152,50 @@ fn check_destination(
         )));
     }
     Ok(())
+}
+
+/// Builds the refusal of a caller that is of `cluster`: the answering one is in its metadata, too.
+fn other_cluster_status(cluster: &str, cluster_id: &str) -> Status {
+    let mut status = Status::permission_denied(format!(
+        "this node belongs to cluster {cluster_id}, the caller to `{cluster}`"
+    ));
+    if let Ok(cluster_id) = AsciiMetadataValue::try_from(cluster_id) {
+        status.metadata_mut().insert(CLUSTER_KEY, cluster_id);
+    }
+    status
+}
+
+/// Returns the ID of the cluster that answered, if a stream was refused because the caller is of
+/// another one.
+pub(super) fn answering_cluster(status: &Status) -> Option<&str> {
+    let is_refusal = status.code() == Code::PermissionDenied;
+    let cluster_id = status.metadata().get(CLUSTER_KEY).filter(|_| is_refusal)?;
+    cluster_id.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_of_another_cluster_is_told_which_one_answers() {
+        let greeting = Greeting {
+            cluster_id: "ours".to_owned(),
+            from: NodeId::from(1),
+            to: NodeId::from(2),
+        };
+        let mut metadata = MetadataMap::new();
+        let written = greeting.write_metadata(StreamKind::Raft, &mut metadata);
+        written.unwrap();
+        let read =
+            |cluster: &str, me: u64| Greeting::from_metadata(&metadata, cluster, NodeId::from(me));
+        assert_eq!(
+            read("ours", 2).unwrap(),
+            (NodeId::from(1), StreamKind::Raft)
+        );
+        let refusal = read("theirs", 2).unwrap_err();
+        assert_eq!(answering_cluster(&refusal), Some("theirs"));
+        let refusal = read("ours", 3).unwrap_err();
+        assert_eq!(answering_cluster(&refusal), None);
+    }
 }

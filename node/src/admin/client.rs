@@ -1,16 +1,11 @@
-//! Client of a node's admin port: one connection and one request per call.
+//! Calls of a node's admin port: requests and responses are JSON.
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1;
-use hyper::header::{self, HeaderValue};
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use axum::body::Body;
+use cloudkv_common::admin::{self, ClientError};
+use http::{Method, Request, StatusCode, header, request};
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio::task::JoinSet;
 
 use crate::config::{AdminTarget, Secret};
 
@@ -26,37 +21,16 @@ const SCAN_TIMEOUT: Duration = Duration::from_secs(3600);
 pub enum AdminCallError {
     /// Nothing listens at the address, or it is unreachable.
     #[error(
-        "connect to {target}: {source}. Does the node run, and is this its admin port (`admin`)? \
-         Give its address with --admin, or the node's file with --config"
+        "{0}. Does the node run, and is this its admin port (`admin`)? Give its address with \
+         --admin, or the node's file with --config"
     )]
-    Connect {
-        /// The called node.
-        target: AdminTarget,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// The response took too long.
-    #[error("call {target}: no response within {} s", within.as_secs())]
-    Timeout {
-        /// The called node.
-        target: AdminTarget,
-        /// The timeout.
-        within: Duration,
-    },
+    Connect(#[source] ClientError),
     /// The response isn't HTTP, or was aborted.
-    #[error(
-        "call {target}: {source}. It may not be a node's admin port (`admin`): give that address \
-         with --admin"
-    )]
-    Http {
-        /// The called node.
-        target: AdminTarget,
-        /// The cause.
-        source: hyper::Error,
-    },
-    /// The token or the address can't be sent in a request.
-    #[error("build the request: the token or the address has invalid characters")]
-    InvalidRequest(#[from] http::Error),
+    #[error("{0}. It may not be a node's admin port (`admin`): give that address with --admin")]
+    Http(#[source] ClientError),
+    /// The call failed for another reason.
+    #[error(transparent)]
+    Call(ClientError),
     /// The response isn't JSON.
     #[error("call {target}: the response isn't JSON. Is it a node's admin port?")]
     NotJson {
@@ -64,6 +38,25 @@ pub enum AdminCallError {
         target: AdminTarget,
         /// The cause.
         source: serde_json::Error,
+    },
+    /// The response is JSON of another form than this version reads.
+    #[error("call {target}: the node answered JSON {misfit}; is it of another version?")]
+    UnexpectedJson {
+        /// The called node.
+        target: AdminTarget,
+        /// The field that is missing or unexpected, as in `without node`.
+        misfit: String,
+    },
+    /// A router answered.
+    #[error(
+        "call {target}: this is a router's admin port; `admin {command}` reads a node's. Give that \
+         with --admin, or the node's file with --config"
+    )]
+    Router {
+        /// The called router.
+        target: AdminTarget,
+        /// Name of the command.
+        command: &'static str,
     },
     /// The node refused the request.
     #[error("{target} answered {status}: {message}")]
@@ -109,7 +102,7 @@ pub enum AdminCallError {
     #[error(
         "node {name} is being decommissioned, but the node that reported the progress does not \
          respond any more: {source}. If it was that node itself, it has ended, as it does when it \
-         is removed: `admin status` of another node shows the state"
+         is removed: `cloudkv-node admin status` of another node shows the state"
     )]
     ProgressLost {
         /// Name of the decommissioned node.
@@ -130,14 +123,24 @@ pub enum AdminCallError {
     },
 }
 
+impl From<ClientError> for AdminCallError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Connect { .. } => Self::Connect(error),
+            ClientError::Http { .. } => Self::Http(error),
+            ClientError::Timeout { .. } | ClientError::InvalidRequest(_) => Self::Call(error),
+        }
+    }
+}
+
 /// Sends a GET request, and returns status and JSON of the response.
 pub(super) async fn get(
     target: &AdminTarget,
     path: &str,
     token: Option<&Secret>,
 ) -> Result<(StatusCode, Value), AdminCallError> {
-    let request = Request::get(path).body(Full::default())?;
-    send(target, request, token, QUERY_TIMEOUT).await
+    let request = Request::get(path);
+    send(target, (request, Body::empty()), token, QUERY_TIMEOUT).await
 }
 
 /// Sends a change with a JSON body, and returns status and JSON of the response.
@@ -151,9 +154,9 @@ pub(super) async fn send_change(
     let request = Request::builder()
         .method(method)
         .uri(path)
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::from(body.to_string()))?;
-    send(target, request, token, CHANGE_TIMEOUT).await
+        .header(header::CONTENT_TYPE, "application/json");
+    let body = Body::from(body.to_string());
+    send(target, (request, body), token, CHANGE_TIMEOUT).await
 }
 
 /// Sends a request that scans a shard, and returns status and JSON of the response.
@@ -164,64 +167,21 @@ pub(super) async fn send_scan(
     token: Option<&Secret>,
 ) -> Result<(StatusCode, Value), AdminCallError> {
     let request = Request::builder().method(method).uri(path);
-    send(target, request.body(Full::default())?, token, SCAN_TIMEOUT).await
+    send(target, (request, Body::empty()), token, SCAN_TIMEOUT).await
 }
 
 async fn send(
     target: &AdminTarget,
-    mut request: Request<Full<Bytes>>,
+    (request, body): (request::Builder, Body),
     token: Option<&Secret>,
     within: Duration,
 ) -> Result<(StatusCode, Value), AdminCallError> {
-    let headers = request.headers_mut();
-    headers.insert(header::HOST, header_value(target.authority())?);
-    if let Some(token) = token {
-        let token = header_value(&format!("Bearer {}", token.expose()))?;
-        headers.insert(header::AUTHORIZATION, token);
-    }
-    let response = tokio::time::timeout(within, exchange(target, request));
-    let (status, body) = response.await.map_err(|_| AdminCallError::Timeout {
-        target: target.clone(),
-        within,
-    })??;
-    let json = serde_json::from_slice(&body).map_err(|source| AdminCallError::NotJson {
+    let request = request.body(body).map_err(ClientError::from)?;
+    let response = admin::call(target, request, token, within).await?;
+    let json = serde_json::from_slice(response.body());
+    let json = json.map_err(|source| AdminCallError::NotJson {
         target: target.clone(),
         source,
     })?;
-    Ok((status, json))
-}
-
-fn header_value(text: &str) -> Result<HeaderValue, http::Error> {
-    Ok(HeaderValue::from_str(text)?)
-}
-
-async fn exchange(
-    target: &AdminTarget,
-    request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Bytes), AdminCallError> {
-    let http_error = |source| AdminCallError::Http {
-        target: target.clone(),
-        source,
-    };
-    let stream = TcpStream::connect(target.authority())
-        .await
-        .map_err(|source| AdminCallError::Connect {
-            target: target.clone(),
-            source,
-        })?;
-    let (mut requests, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(http_error)?;
-    // Dropping the set aborts the connection's task. The request gets that task's errors, too.
-    let mut task = JoinSet::new();
-    task.spawn(connection);
-    let response = requests.send_request(request).await.map_err(http_error)?;
-    let status = response.status();
-    let body = response
-        .into_body()
-        .collect()
-        .await
-        .map_err(http_error)?
-        .to_bytes();
-    Ok((status, body))
+    Ok((response.status(), json))
 }

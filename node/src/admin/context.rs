@@ -2,20 +2,9 @@
 
 use std::sync::Arc;
 
-use cloudkv_common::admin::Readiness;
-use serde_json::Value;
+use cloudkv_common::admin::AdminState;
 
 use super::operations::Operations;
-
-/// State that the admin port needs of the node.
-pub trait AdminState: Send + Sync + 'static {
-    /// Readiness of the components that the node needs. Must not block.
-    fn readiness(&self) -> Readiness;
-    /// All metrics as Prometheus text. May block for a short while.
-    fn metrics(&self) -> String;
-    /// The node's status as JSON. May block for a short while.
-    fn status(&self) -> Value;
-}
 
 /// Access of the admin port to the node.
 #[derive(Clone)]

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use hyper::Method;
+use http::Method;
 use serde_json::json;
 
 use super::client::AdminCallError;
 use super::node_change::{ChangeBody, DecommissionReport, NodeChange};
 use super::output::{Output, print};
-use super::requests::{fetch, submit_change};
+use super::requests::{fetch, parse_body, submit_change};
 use crate::config::AdminCall;
 
 /// Interval at which the progress is polled.
@@ -61,18 +61,15 @@ pub(super) async fn run(
         out,
         &format!(
             "node {name}: its shards move to other nodes; when it holds none it is removed, and \
-             its process ends. `admin decommission {name} --wait` shows the progress, and until \
-             then `admin recommission {name}` cancels it\n"
+             its process ends. `cloudkv-node admin decommission {name} --wait` shows the progress, \
+             and until then `cloudkv-node admin recommission {name}` cancels it\n"
         ),
     )
 }
 
 async fn fetch_report(call: &AdminCall, node: &str) -> Result<DecommissionReport, AdminCallError> {
     let report = fetch(call, &change_path(node, NodeChange::Decommission)).await?;
-    serde_json::from_value(report).map_err(|source| AdminCallError::NotJson {
-        target: call.target.clone(),
-        source,
-    })
+    parse_body(call, report)
 }
 
 /// Describes the losses that the region survives, with and without the node.

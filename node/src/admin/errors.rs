@@ -4,7 +4,6 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::raft::NodeId;
 use crate::service::{DirectoryError, PlanError};
 use cloudkv_common::admin::error_response;
 
@@ -116,6 +115,9 @@ pub enum NodeError {
         /// The matching nodes, with addresses and numbers.
         nodes: Vec<String>,
     },
+    /// The node was removed, and names are those of present nodes.
+    #[error("node {0} was removed from the cluster already")]
+    Removed(String),
     /// The node to be replaced isn't lost.
     #[error(
         "node {0} is alive, and only a lost node can be replaced: use decommission, or stop it"
@@ -123,8 +125,8 @@ pub enum NodeError {
     StillAlive(String),
     /// The region would survive less without the node, and that wasn't confirmed.
     #[error(
-        "without node {name}, region {region} survives {without}; with it: {now}. If that is \
-         intended, confirm it (--yes); else let another node join first"
+        "without node {name}, region {region} survives {without}; with it: {now}. {}",
+        confirmation_advice(name, *is_reachable)
     )]
     Unconfirmed {
         /// The node.
@@ -135,6 +137,8 @@ pub enum NodeError {
         now: String,
         /// Losses that the region survives without the node.
         without: String,
+        /// True if the node can be reached.
+        is_reachable: bool,
     },
     /// The change isn't possible in the current state.
     #[error("{0}")]
@@ -144,13 +148,28 @@ pub enum NodeError {
     Unavailable(String),
 }
 
+/// Advice about a node whose decommissioning wasn't confirmed.
+fn confirmation_advice(name: &str, is_reachable: bool) -> String {
+    if is_reachable {
+        "If that is intended, confirm it (--yes); else let another node join first".to_owned()
+    } else {
+        format!(
+            "The node can't be reached: if it is lost for good, use `cloudkv-node admin replace \
+             {name}`, else start it. If decommissioning it is intended nevertheless, confirm it \
+             (--yes)"
+        )
+    }
+}
+
 impl IntoResponse for NodeError {
     fn into_response(self) -> Response {
         let (status, code) = match self {
             Self::Unknown(_) => (StatusCode::NOT_FOUND, "no_such_node"),
             Self::Ambiguous { .. } => (StatusCode::CONFLICT, "ambiguous_node"),
             Self::Unconfirmed { .. } => (StatusCode::CONFLICT, "confirm_required"),
-            Self::StillAlive(_) | Self::Refused(_) => (StatusCode::CONFLICT, "refused"),
+            Self::Removed(_) | Self::StillAlive(_) | Self::Refused(_) => {
+                (StatusCode::CONFLICT, "refused")
+            }
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         };
         error_response(status, code, &self.to_string())
@@ -175,8 +194,8 @@ pub enum RegionError {
     StillAlive {
         /// The region.
         region: String,
-        /// Number of the node.
-        node: NodeId,
+        /// Name of the node.
+        node: String,
     },
     /// The metadata refused the removal.
     #[error("{0}")]

@@ -28,7 +28,7 @@ mod tests;
 
 pub use client::AdminCallError;
 pub use commands::execute;
-pub use context::{AdminContext, AdminState};
+pub use context::AdminContext;
 pub use errors::{NodeError, RegionError};
 pub use node_change::{DecommissionReport, NamedNode, NodeChange};
 pub use operations::Operations;

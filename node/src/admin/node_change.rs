@@ -29,13 +29,15 @@ impl NodeChange {
     }
 }
 
-/// A node's number and name.
+/// A node's number and name, after a change was requested.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedNode {
     /// Number of the node.
     pub node: NodeId,
     /// Display name.
     pub name: String,
+    /// False if the node was in the requested state before.
+    pub is_changed: bool,
 }
 
 /// Consequences of decommissioning a node, and its progress.

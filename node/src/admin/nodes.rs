@@ -26,15 +26,18 @@ pub(super) async fn change(
         .change_node(name, change, body.confirm)
         .await;
     let changed = changed.map_err(IntoResponse::into_response)?;
-    let NamedNode { node, name } = changed;
-    tracing::info!(
+    let NamedNode {
         node,
         name,
-        change = change.name(),
-        "operator changed a node"
-    );
+        is_changed,
+    } = changed;
+    let change = change.name();
+    if is_changed {
+        let number = u64::from(node);
+        tracing::info!(node = number, name, change, "operator changed a node");
+    }
     Ok(Json(
-        json!({ "node": node, "name": name, "change": change.name() }),
+        json!({ "node": node, "name": name, "change": change, "changed": is_changed }),
     ))
 }
 

@@ -46,6 +46,10 @@ async fn nodes_are_changed_and_refusals_give_reasons() {
     };
     let output = port.call(None, by_address).await.unwrap();
     assert_eq!(output, "node n7: it takes shards again\n");
+    port.node.ready.store(true, Ordering::Relaxed);
+    let again = AdminAction::Recommission { node: "n7".into() };
+    let output = port.call(None, again).await.unwrap();
+    assert!(output.contains("wasn't being decommissioned"), "{output}");
 }
 
 #[tokio::test]
@@ -64,6 +68,7 @@ async fn decommissioning_shows_its_consequences_first() {
         refused.contains("--yes") && refused.contains("the loss of no node"),
         "{refused}"
     );
+    assert!(refused.contains("admin replace n7`"), "{refused}");
     let output = port.call(None, decommission(true, false)).await.unwrap();
     for part in [
         "with node n7: the loss of any one node",

@@ -1,22 +1,24 @@
 //! Renders JSON as readable text: fields in a column, lists of objects as tables.
 //!
-//! It depends on no particular field, so that a new field of the status needs no change here.
+//! It depends on no particular field, so that a new field needs no change here: fields that the
+//! caller doesn't put first follow by name.
 
 use serde_json::{Map, Value};
 
-/// Renders a value, with a newline at the end of each line.
-pub(super) fn render(value: &Value) -> String {
-    let lines = render_lines(value);
+/// Renders a value, with a newline at the end of each line. Fields in `first` come first, in that
+/// order.
+pub(super) fn render(value: &Value, first: &[&str]) -> String {
+    let lines = render_lines(value, first);
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-fn render_lines(value: &Value) -> Vec<String> {
+fn render_lines(value: &Value, first: &[&str]) -> Vec<String> {
     match value {
-        Value::Object(fields) => render_object(fields),
-        Value::Array(items) => render_table(items).unwrap_or_else(|| {
+        Value::Object(fields) => render_object(fields, first),
+        Value::Array(items) => render_table(items, first).unwrap_or_else(|| {
             items
                 .iter()
-                .flat_map(|item| mark_item(&render_lines(item)))
+                .flat_map(|item| mark_item(&render_lines(item, first)))
                 .collect()
         }),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
@@ -25,9 +27,18 @@ fn render_lines(value: &Value) -> Vec<String> {
     }
 }
 
+/// Sort key of a field.
+fn position<'a>(name: &'a str, first: &[&str]) -> (usize, &'a str) {
+    let position = first.iter().position(|it| *it == name);
+    (position.unwrap_or(first.len()), name)
+}
+
 /// Renders inline fields first, in a column; then the others, each below its name.
-fn render_object(fields: &Map<String, Value>) -> Vec<String> {
-    let (inline, nested): (Vec<_>, Vec<_>) = fields.iter().partition(|(_, value)| is_inline(value));
+fn render_object(fields: &Map<String, Value>, first: &[&str]) -> Vec<String> {
+    let mut fields: Vec<(&String, &Value)> = fields.iter().collect();
+    fields.sort_by_key(|(name, _)| position(name, first));
+    let (inline, nested): (Vec<_>, Vec<_>) =
+        fields.into_iter().partition(|(_, value)| is_inline(value));
     let width = inline
         .iter()
         .map(|(name, _)| name.chars().count())
@@ -40,7 +51,7 @@ fn render_object(fields: &Map<String, Value>) -> Vec<String> {
     for (name, value) in nested {
         lines.push(format!("{name}:"));
         lines.extend(
-            self::render_lines(value)
+            self::render_lines(value, first)
                 .iter()
                 .map(|line| format!("  {line}")),
         );
@@ -49,14 +60,14 @@ fn render_object(fields: &Map<String, Value>) -> Vec<String> {
 }
 
 /// Renders objects as a table if all of their fields are inline, else returns `None`.
-fn render_table(items: &[Value]) -> Option<Vec<String>> {
+fn render_table(items: &[Value], first: &[&str]) -> Option<Vec<String>> {
     let rows: Vec<&Map<String, Value>> =
         items.iter().map(Value::as_object).collect::<Option<_>>()?;
     if !rows.iter().all(|row| row.values().all(is_inline)) {
         return None;
     }
     let mut names: Vec<&String> = rows.iter().flat_map(|row| row.keys()).collect();
-    names.sort();
+    names.sort_by_key(|name| position(name, first));
     names.dedup();
     let cell =
         |row: &Map<String, Value>, name: &String| row.get(name).map_or("-".into(), inline_text);
@@ -153,6 +164,9 @@ shards:
   0   -    n1
   10  3    -
 ";
-        assert_eq!(render(&status), expected);
+        assert_eq!(render(&status, &[]), expected);
+        let rows = json!([{ "a": 1, "name": "x", "b": 2 }]);
+        assert_eq!(render(&rows, &["name", "b"]), "name  b  a\nx     2  1\n");
+        assert_eq!(render(&rows[0], &["name"]), "name  x\na     1\nb     2\n");
     }
 }

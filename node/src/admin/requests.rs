@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use hyper::{Method, StatusCode};
+use cloudkv_common::admin::Program;
+use http::{Method, StatusCode};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::client::{self, AdminCallError, get};
@@ -18,10 +20,17 @@ pub(super) async fn fetch(call: &AdminCall, path: &str) -> Result<Value, AdminCa
     success_body(call, get(&call.target, path, call.token.as_ref()).await?)
 }
 
+/// Gets the status of a node, which may be starting.
+pub(super) async fn fetch_any_status(call: &AdminCall) -> Result<Value, AdminCallError> {
+    let status = fetch(call, "/status").await?;
+    check_program(call, "status", &status)?;
+    Ok(status)
+}
+
 /// Gets the status of a node that has started. Returns an error before that, since the node has no
 /// status yet.
 pub(super) async fn fetch_status(call: &AdminCall) -> Result<Value, AdminCallError> {
-    let status = fetch(call, "/status").await?;
+    let status = fetch_any_status(call).await?;
     match status["starting"].as_str() {
         None => Ok(status),
         Some(waiting_for) => Err(AdminCallError::Refused {
@@ -69,10 +78,98 @@ pub(super) fn success_body(
     if status.is_success() {
         return Ok(body);
     }
-    let message = body["message"].as_str().unwrap_or("no message").to_owned();
-    Err(AdminCallError::Refused {
+    Err(refusal(call, status, &body))
+}
+
+/// Converts an error response, with advice where the flags of the command are the cause.
+pub(super) fn refusal(call: &AdminCall, status: StatusCode, body: &Value) -> AdminCallError {
+    let message = body["message"].as_str().unwrap_or("no message");
+    let advice = match status {
+        StatusCode::UNAUTHORIZED => {
+            ". Give the `admin_token` of the node with --token or CLOUDKV_ADMIN_TOKEN, or its file \
+             with --config"
+        }
+        StatusCode::NOT_FOUND if body["error"] == "no_such_route" => {
+            ". Is it the node's admin port (`admin`)? Give that address with --admin"
+        }
+        _ => "",
+    };
+    AdminCallError::Refused {
         target: call.target.clone(),
         status,
-        message,
+        message: format!("{message}{advice}"),
+    }
+}
+
+/// Returns an error if a router gave the response to a command.
+pub(super) fn check_program(
+    call: &AdminCall,
+    command: &'static str,
+    body: &Value,
+) -> Result<(), AdminCallError> {
+    match Program::of_response(body) {
+        Some(Program::Router) => Err(AdminCallError::Router {
+            target: call.target.clone(),
+            command,
+        }),
+        // One that names none is of another version.
+        Some(Program::Node) | None => Ok(()),
+    }
+}
+
+/// Reads the JSON of a response.
+pub(super) fn parse_body<T: DeserializeOwned>(
+    call: &AdminCall,
+    body: Value,
+) -> Result<T, AdminCallError> {
+    serde_path_to_error::deserialize(body).map_err(|error| AdminCallError::UnexpectedJson {
+        target: call.target.clone(),
+        misfit: describe_misfit(&error.path().to_string(), &error.inner().to_string()),
     })
+}
+
+/// Describes the field at `path` that has another form than expected, or lacks a field.
+fn describe_misfit(path: &str, reason: &str) -> String {
+    let missing = reason.strip_prefix("missing field `");
+    match missing.and_then(|rest| rest.strip_suffix('`')) {
+        Some(field) if path == "." => format!("without {field}"),
+        Some(field) => format!("without {path}.{field}"),
+        None => format!("with an unexpected {path} ({reason})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::admin::DecommissionReport;
+    use crate::config::{AdminAction, AdminTarget};
+
+    fn misfit_of(body: Value) -> String {
+        let call = AdminCall {
+            target: AdminTarget::parse("localhost:9090").unwrap(),
+            token: None,
+            action: AdminAction::Health { ready: false },
+        };
+        let parsed: Result<Vec<DecommissionReport>, _> = parse_body(&call, body);
+        let error = parsed.unwrap_err().to_string();
+        assert!(error.ends_with("; is it of another version?"), "{error}");
+        error
+    }
+
+    #[test]
+    fn json_of_another_form_is_reported_with_its_field() {
+        let lacking = misfit_of(json!([{ "node": 7 }]));
+        assert!(
+            lacking.contains("answered JSON without [0].name;"),
+            "{lacking}"
+        );
+        let other = misfit_of(json!([{ "node": null }]));
+        assert!(
+            other.contains("answered JSON with an unexpected [0].node (invalid type: null"),
+            "{other}"
+        );
+        assert_eq!(describe_misfit(".", "missing field `node`"), "without node");
+    }
 }

@@ -8,10 +8,9 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::get;
-use axum::{Json, Router, middleware};
+use axum::{Router, middleware};
 use cloudkv_common::admin::{
-    self, AdminAuth, Component, Readiness, error_response, method_not_allowed,
+    self, AdminAuth, AdminState, Component, Program, Readiness, error_response,
 };
 use cloudkv_common::telemetry::metrics::{Exposition, write_process};
 use parking_lot::Mutex;
@@ -46,12 +45,28 @@ pub struct StartingNode {
     pub data_dir: String,
 }
 
-impl StartingNode {
+impl AdminState for StartingNode {
+    fn program(&self) -> Program {
+        Program::Node
+    }
+
+    fn health(&self) -> Value {
+        json!({ "status": "starting", "waiting_for": self.progress.waiting_for() })
+    }
+
     fn readiness(&self) -> Readiness {
         Readiness {
             components: vec![Component::new("start", Some(self.progress.waiting_for()))],
             ..Readiness::default()
         }
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = Exposition::new();
+        let help = "1 if this node can answer for all shards of its region.";
+        text.gauge("cloudkv_ready", help, &[], 0.0);
+        write_process(&mut text);
+        text.finish()
     }
 
     fn status(&self) -> Value {
@@ -93,44 +108,14 @@ async fn dispatch(State(front): State<AdminRouter>, request: Request) -> Respons
 }
 
 fn router(starting: StartingNode, token: Option<&Secret>) -> Router {
-    let guarded = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/status", get(status))
+    let everything_else = Router::new()
         .fallback(starting_response)
         .layer(middleware::from_fn_with_state(
             AdminAuth::new(token),
             admin::authenticate,
-        ));
-    Router::new()
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .merge(guarded)
-        .method_not_allowed_fallback(method_not_allowed)
-        .with_state(starting)
-}
-
-async fn healthz(State(starting): State<StartingNode>) -> Json<Value> {
-    let waiting_for = starting.progress.waiting_for();
-    Json(json!({ "status": "starting", "waiting_for": waiting_for }))
-}
-
-async fn readyz(State(starting): State<StartingNode>) -> Response {
-    admin::readyz(&starting.readiness())
-}
-
-async fn metrics() -> Response {
-    admin::metrics(|| {
-        let mut text = Exposition::new();
-        let help = "1 if this node can answer for all shards of its region.";
-        text.gauge("cloudkv_ready", help, &[], 0.0);
-        write_process(&mut text);
-        text.finish()
-    })
-    .await
-}
-
-async fn status(State(starting): State<StartingNode>) -> Json<Value> {
-    Json(starting.status())
+        ))
+        .with_state::<()>(starting.clone());
+    admin::router(Arc::new(starting), token, Router::new()).merge(everything_else)
 }
 
 async fn starting_response(State(starting): State<StartingNode>) -> Response {

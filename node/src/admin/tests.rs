@@ -12,15 +12,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use cloudkv_common::admin::{Component, Readiness, serve};
+use cloudkv_common::admin::{AdminState, Component, Program, Readiness, serve};
 
-use super::{AdminContext, AdminState, Operations, execute, router};
+use super::{AdminContext, Operations, execute, router};
 use crate::admin::{DecommissionReport, NamedNode, NodeChange, NodeError, RegionError};
 use crate::config::{
     AdminAction, AdminCall, AdminTarget, LimitFlags, PlanAction, RegionName, Secret, StatusFlags,
 };
 use crate::geo::{ComparisonVerdict, RangeDifference, RegionComparison, VerifyError};
 use crate::meta::BucketLimits;
+use crate::raft::NodeId;
 use crate::service::{Access, BucketId, DirectoryError, Plan, PlanChanges, PlanError, PlanTerms};
 
 const TOKEN: &str = "0123456789abcdef";
@@ -31,6 +32,10 @@ pub(super) struct FakeNode {
 }
 
 impl AdminState for FakeNode {
+    fn program(&self) -> Program {
+        Program::Node
+    }
+
     fn readiness(&self) -> Readiness {
         let ready = self.ready.load(Ordering::Relaxed);
         let missing = (!ready).then(|| "its leader is unreachable".to_owned());
@@ -100,10 +105,12 @@ impl Operations for FakeNode {
                 region: "eu".into(),
                 now: "the loss of any one node".into(),
                 without: "the loss of no node".into(),
+                is_reachable: self.ready.load(Ordering::Relaxed),
             }),
             ("7", _) => Ok(NamedNode {
-                node: 7,
+                node: NodeId::from(7),
                 name: "n7".into(),
+                is_changed: !self.ready.load(Ordering::Relaxed),
             }),
             _ => Err(NodeError::Unknown(name)),
         }))
@@ -114,7 +121,7 @@ impl Operations for FakeNode {
         name: String,
     ) -> BoxFuture<'_, Result<DecommissionReport, NodeError>> {
         let report = DecommissionReport {
-            node: 7,
+            node: NodeId::from(7),
             name: "n7".into(),
             region: "eu".into(),
             state: if self.ready.load(Ordering::Relaxed) {
@@ -141,7 +148,7 @@ impl Operations for FakeNode {
             "lost" => Ok(()),
             "well" => Err(RegionError::StillAlive {
                 region: name,
-                node: 7,
+                node: "n7".into(),
             }),
             _ => Err(RegionError::Unknown(name)),
         }))
@@ -349,9 +356,15 @@ async fn commands_show_status_and_health() {
     let json = port.call(Some(TOKEN), json).await.unwrap();
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["shards"], 2);
-    let refused = port.call(None, status).await.unwrap_err();
+    let refused = port.call(None, status.clone()).await.unwrap_err();
     assert!(
-        refused.contains("401") && refused.contains("token"),
+        refused.contains("401") && refused.contains("Bearer TOKEN. Give the `admin_token`"),
+        "{refused}"
+    );
+    let refused = port.call(Some("another-long-token"), status).await;
+    let refused = refused.unwrap_err();
+    assert!(
+        refused.contains("not the operator's token") && refused.contains("--token"),
         "{refused}"
     );
     assert_eq!(
@@ -406,8 +419,8 @@ async fn commands_change_plans() {
     let listed = port.call(Some(TOKEN), list).await.unwrap();
     assert_eq!(
         listed,
-        "access  buckets  bytes  key_bytes  keys   plan  value_bytes\n\
-         public  0        0      64         10000  free  4096\n"
+        "plan  keys   key_bytes  value_bytes  buckets  bytes  access\n\
+         free  10000  64         4096         any      any    public\n"
     );
     let set = |bytes| {
         let limits = LimitFlags {
@@ -465,7 +478,7 @@ async fn regions_are_removed_and_compared() {
     assert!(output.contains("go on without it"), "{output}");
     let refused = port.call(None, remove("well")).await.unwrap_err();
     assert!(
-        refused.contains("node 7 of region well is alive"),
+        refused.contains("node n7 of region well is alive"),
         "{refused}"
     );
     let refused = port.call(None, remove("none")).await.unwrap_err();

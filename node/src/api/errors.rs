@@ -55,11 +55,7 @@ struct ErrorBody<'a> {
 
 impl ApiError {
     /// Creates an error with a stable code and a message.
-    pub(crate) fn new(
-        status: StatusCode,
-        code: &'static str,
-        message: impl Into<Cow<'static, str>>,
-    ) -> Self {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             status,
             code,
@@ -68,6 +64,27 @@ impl ApiError {
             session_token: None,
             authoritative: false,
         }
+    }
+
+    /// 400, with the code of what is invalid.
+    pub(crate) fn invalid(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// 403: the bucket's plan doesn't allow this.
+    fn plan_limit(message: String) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "plan_limit", message)
+    }
+
+    /// 404: there is nothing to return.
+    fn not_found(message: &'static str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// 503: a retry after a second makes sense.
+    fn retryable(code: &'static str, message: &'static str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+            .with_detail(ErrorDetail::RetryAfter(1))
     }
 
     fn with_detail(mut self, extra: ErrorDetail) -> Self {
@@ -133,7 +150,7 @@ impl ApiError {
 
     /// 400: a parameter has an invalid value; the message names it and says what is valid.
     pub(crate) fn invalid_parameter(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_parameter", message)
+        Self::invalid("invalid_parameter", message)
     }
 
     /// 400: a parameter is given twice.
@@ -158,39 +175,34 @@ impl ApiError {
 
     /// 400: a header has an invalid value; the message names it and says what is valid.
     pub(crate) fn invalid_header(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_header", message)
+        Self::invalid("invalid_header", message)
     }
 
     /// 400: a body can't be parsed.
     pub(crate) fn invalid_body(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_body", message)
+        Self::invalid("invalid_body", message)
     }
 
     /// 400: a `%` in the path isn't followed by two hexadecimal digits.
     pub(crate) fn invalid_path_escape() -> Self {
         let message = "in a path, % must be followed by two hexadecimal digits (% itself is %25)";
-        Self::new(StatusCode::BAD_REQUEST, "invalid_path", message)
+        Self::invalid("invalid_path", message)
     }
 
     /// 400: a path doesn't decode to UTF-8.
     pub(crate) fn path_not_utf8() -> Self {
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            "invalid_path",
-            "a path must decode to UTF-8",
-        )
+        Self::invalid("invalid_path", "a path must decode to UTF-8")
     }
 
     /// 400: a key is empty or too long.
     pub(crate) fn invalid_key_size(max: usize) -> Self {
         let message = format!("a key must have 1 to {max} bytes of UTF-8 in this bucket");
-        Self::new(StatusCode::BAD_REQUEST, "invalid_key", message)
+        Self::invalid("invalid_key", message)
     }
 
     /// 400: a key contains control characters.
     pub(crate) fn control_character_in_key() -> Self {
-        let message = "a key must not contain control characters";
-        Self::new(StatusCode::BAD_REQUEST, "invalid_key", message)
+        Self::invalid("invalid_key", "a key must not contain control characters")
     }
 
     /// 401: the request has no API key, or one of no account.
@@ -213,16 +225,12 @@ impl ApiError {
 
     /// 404: the key doesn't exist, or has expired.
     pub(crate) fn no_such_key() -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "not_found",
-            "no such key, or it has expired",
-        )
+        Self::not_found("no such key, or it has expired")
     }
 
     /// 404: a listing has no keys.
     pub(crate) fn no_keys() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", "no key matches")
+        Self::not_found("no key matches")
     }
 
     /// 404: the path names no resource.
@@ -274,8 +282,13 @@ impl ApiError {
     /// 503: nothing was done, and a retry is safe.
     pub(crate) fn unavailable() -> Self {
         let message = "this can't be served right now and nothing was done: try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
-            .with_detail(ErrorDetail::RetryAfter(1))
+        Self::retryable("unavailable", message)
+    }
+
+    /// 503: the node doesn't serve yet.
+    pub(crate) fn starting() -> Self {
+        let message = "the node is starting and nothing was done: try again";
+        Self::retryable("starting", message)
     }
 
     /// 503: a limit of requests, bodies or responses in flight is reached, of this client or of
@@ -283,21 +296,19 @@ impl ApiError {
     pub(crate) fn overloaded() -> Self {
         let message = "too many requests, or too large ones, are under way and nothing was done: \
                        try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
-            .with_detail(ErrorDetail::RetryAfter(1))
+        Self::retryable("unavailable", message)
     }
 
     /// 503: a write that the client has seen in another region has not arrived here yet.
     pub(crate) fn behind() -> Self {
         let message = "what x-cloudkv-min-version names has not arrived here yet: try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "behind", message)
-            .with_detail(ErrorDetail::RetryAfter(1))
+        Self::retryable("behind", message)
     }
 
     /// 503, or 507 if no node has disk space: the disks are nearly full.
     pub(crate) fn disk_full(elsewhere: bool) -> Self {
-        let message = "most nodes that hold this have nearly full disks, and nothing was done: \
-                       deleting makes room";
+        let message = "nodes that hold this have nearly full disks, and nothing was done: reading \
+                       works, and so does deleting until the disks are fuller still";
         if elsewhere {
             Self::new(StatusCode::SERVICE_UNAVAILABLE, "disk_full", message)
                 .with_detail(ErrorDetail::RetryAfter(DISK_FULL_RETRY_SECONDS))
@@ -372,22 +383,14 @@ impl From<KeyError> for ApiError {
             KeyError::Unavailable(reason) => reason.into(),
             KeyError::UnknownOutcome => Self::unknown_outcome(),
             KeyError::PreconditionFailed => Self::precondition_failed(),
-            KeyError::TooManyKeys { limit } => Self::new(
-                StatusCode::FORBIDDEN,
-                "plan_limit",
-                format!(
-                    "the bucket holds the {limit} keys that its plan allows: delete some, or \
-                         move it to another plan"
-                ),
-            ),
-            KeyError::TooManyBytes { limit } => Self::new(
-                StatusCode::FORBIDDEN,
-                "plan_limit",
-                format!(
-                    "the bucket's plan allows {limit} bytes of keys and values, and this value \
-                         does not fit: delete some keys, or move the bucket to another plan"
-                ),
-            ),
+            KeyError::TooManyKeys { limit } => Self::plan_limit(format!(
+                "the bucket holds the {limit} keys that its plan allows: delete some, or move it \
+                 to another plan"
+            )),
+            KeyError::TooManyBytes { limit } => Self::plan_limit(format!(
+                "the bucket's plan allows {limit} bytes of keys and values, and this value does \
+                 not fit: delete some keys, or move the bucket to another plan"
+            )),
             KeyError::DiskFull { elsewhere } => Self::disk_full(elsewhere),
             KeyError::BucketDeleted => Self::unknown_bucket(),
             KeyError::Damaged(cause) => Self::damaged(&cause),
@@ -408,11 +411,7 @@ impl From<DirectoryError> for ApiError {
             DirectoryError::UnknownAccount => Self::unauthorized(),
             DirectoryError::NotOwner => Self::forbidden(),
             DirectoryError::AccessNotInPlan { .. } | DirectoryError::TooManyBuckets { .. } => {
-                Self::new(
-                    StatusCode::FORBIDDEN,
-                    "plan_limit",
-                    message + ": choose another plan",
-                )
+                Self::plan_limit(message + ": choose another plan")
             }
             DirectoryError::ClusterFull { .. } => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "cluster_full", message)

@@ -25,6 +25,7 @@ mod metrics;
 mod metrics_export;
 mod router_requests;
 mod routes;
+mod starting;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ use ::http::header::InvalidHeaderValue;
 
 pub(crate) use self::buckets::CreationSettings;
 pub(crate) use self::metrics::ApiMetrics;
+pub(crate) use self::starting::StartingApi;
 pub(crate) use cloudkv_common::server::HttpSettings;
 
 use ipnet::IpNet;

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cloudkv_common::server::Encryption;
+use cloudkv_common::process::SystemError;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -14,10 +14,11 @@ use super::admin_port::{serve_node, serve_start};
 use super::components::Components;
 use super::endpoint::{NodeEndpoint, resolve_endpoint};
 use super::errors::RunError;
-use super::membership::MembershipContext;
+use super::membership::{MembershipContext, requested_region};
 use super::node::Node;
 use super::ports::{Ports, PublicListeners, bind_rpc};
 use super::public_api::{build_api, http_settings};
+use super::starting_port::StartingPort;
 use super::stop_signals::StopSignals;
 use super::wiring::{build_call_handlers, build_replication};
 use super::{rpc_port, start_log};
@@ -37,20 +38,21 @@ pub(super) struct NodeBuilder {
 }
 
 impl NodeBuilder {
-    /// Builds the node, and serves its other ports. Returns it with the listeners of the public
-    /// port, which nobody serves yet. `stop` cancels the start, too.
+    /// Builds the node, and serves its other ports. Returns it with the public port as the start
+    /// serves it, and the listeners that replace that. `stop` cancels the start, too.
     pub(super) async fn build(
         self,
         mut ports: Ports,
         admin_port: TcpListener,
         stop: CancellationToken,
-    ) -> Result<(Node, PublicListeners), RunError> {
+    ) -> Result<(Node, StartingPort, PublicListeners), RunError> {
         let config = self.config.clone();
         let endpoint = resolve_endpoint(&config, &ports)?;
         start_log::log_endpoint(&config, &endpoint, ports.rpc.is_some());
         let (tasks, stop) = (TaskTracker::new(), StopSignals::new(stop));
         let progress = StartProgress::default();
         let admin_router = serve_start(&config, admin_port, &progress, &tasks, &stop);
+        let starting_port = self.open_starting_port(&ports, &endpoint, &tasks)?;
         let components = self.start_components(endpoint, progress, &stop).await?;
         if ports.rpc.is_none() && rpc_port::has_other_nodes(&components.groups) {
             ports.rpc = Some(bind_rpc(&config)?);
@@ -59,13 +61,27 @@ impl NodeBuilder {
         ports.write_addresses(&config)?;
         let node = self.assemble(components, tasks, stop)?;
         serve_node(&admin_router, &node);
+        self.serve_other_nodes(&node, ports.rpc);
         let listeners = PublicListeners {
-            encryption: self.serve_other_nodes(&node, ports.rpc),
+            encryption: node.components.endpoint.public_encryption(),
             listeners: ports.http,
             address: ports.http_address,
             workers: self.runtimes.workers,
         };
-        Ok((node, listeners))
+        Ok((node, starting_port, listeners))
+    }
+
+    /// Answers users until the node serves them.
+    fn open_starting_port(
+        &self,
+        ports: &Ports,
+        endpoint: &NodeEndpoint,
+        tasks: &TaskTracker,
+    ) -> Result<StartingPort, RunError> {
+        let region = requested_region(&self.config, self.is_region_explicit);
+        let api = (region.as_str(), endpoint.public_encryption());
+        let workers = &self.runtimes.workers;
+        StartingPort::open(&ports.http, workers, api, &self.config, tasks)
     }
 
     /// Starts the components on Raft's threads.
@@ -85,10 +101,8 @@ impl NodeBuilder {
             };
             Components::start(&config, endpoint, &runtimes, membership, &stop.groups).await
         });
-        let components = start.await.map_err(|error| RunError::System {
-            verb: "start the groups",
-            source: io::Error::other(error),
-        })?;
+        let components = start.await.map_err(io::Error::other);
+        let components = components.map_err(SystemError::while_doing("start the groups"))?;
         Ok(Arc::new(components?))
     }
 
@@ -120,8 +134,8 @@ impl NodeBuilder {
         })
     }
 
-    /// Serves other nodes and routers on the rpc port. Returns how the public port is encrypted.
-    fn serve_other_nodes(&self, node: &Node, listener: Option<TcpListener>) -> Encryption {
+    /// Serves other nodes and routers on the rpc port.
+    fn serve_other_nodes(&self, node: &Node, listener: Option<TcpListener>) {
         let tls = node.components.endpoint.dialer.tls();
         let handlers = build_call_handlers(
             &node.components,
@@ -131,15 +145,10 @@ impl NodeBuilder {
         );
         let drain = node.forwarded_drain.clone();
         let context = server_context(handlers, drain, tls.clone(), self.runtimes.clone());
-        let encryption = match tls {
-            Some(tls) => {
-                let watch = tls.clone().watch(node.stop.admin.clone());
-                node.tasks.spawn_on(watch, &node.raft_runtime);
-                Encryption::Routers(tls)
-            }
-            None => Encryption::Off,
-        };
+        if let Some(tls) = tls {
+            let watch = tls.watch(node.stop.admin.clone());
+            node.tasks.spawn_on(watch, &node.raft_runtime);
+        }
         rpc_port::serve(node, listener, context);
-        encryption
     }
 }

@@ -40,7 +40,7 @@ impl Node {
         PlacementController {
             identity: groups.identity.clone(),
             registration: pb::RegisterNode {
-                node: groups.identity.node_id,
+                node: groups.identity.node_id.into(),
                 region: groups.identity.region.clone(),
                 rpc: endpoint.rpc.clone(),
                 http: endpoint.http.clone(),

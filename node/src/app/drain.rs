@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use cloudkv_common::process::SystemError;
+
 use super::errors::RunError;
 use super::node::Node;
 
@@ -32,10 +34,7 @@ impl Node {
             );
         }
         outcome?;
-        stopped.map_err(|source| RunError::System {
-            verb: "stop the groups",
-            source,
-        })?;
+        stopped.map_err(SystemError::while_doing("stop the groups"))?;
         tracing::info!("stopped");
         Ok(())
     }

@@ -3,12 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use cloudkv_common::hosts::host_of;
+use cloudkv_common::process::SystemError;
+use cloudkv_common::server::Encryption;
 use tokio::net::TcpListener;
 
 use super::errors::RunError;
 use super::ports::Ports;
 use crate::config::Config;
-use crate::rpc::{Dialer, Tls, TlsError, TlsFiles, TlsRole, host_of};
+use crate::rpc::{Dialer, Tls, TlsError, TlsFiles, TlsRole};
 
 /// Addresses at which other nodes and routers reach this node, and the dialer to reach them.
 #[derive(Clone, Debug)]
@@ -19,6 +22,16 @@ pub struct NodeEndpoint {
     pub http: String,
     /// Dialer for connections to other nodes.
     pub dialer: Dialer,
+}
+
+impl NodeEndpoint {
+    /// Encryption of the public port: that of routers, where there are certificates.
+    pub(super) fn public_encryption(&self) -> Encryption {
+        match self.dialer.tls() {
+            Some(tls) => Encryption::Routers(tls),
+            None => Encryption::Off,
+        }
+    }
 }
 
 /// Resolves the endpoint: the advertised addresses, or those that the node listens on.
@@ -40,11 +53,9 @@ pub(super) fn resolve_endpoint(config: &Config, ports: &Ports) -> Result<NodeEnd
     Ok(NodeEndpoint { rpc, http, dialer })
 }
 
-fn local_addr(listener: &TcpListener) -> Result<SocketAddr, RunError> {
-    listener.local_addr().map_err(|source| RunError::System {
-        verb: "read the rpc port's address",
-        source,
-    })
+fn local_addr(listener: &TcpListener) -> Result<SocketAddr, SystemError> {
+    let address = listener.local_addr();
+    address.map_err(SystemError::while_doing("read the rpc port's address"))
 }
 
 /// Returns the advertised public address. A port on all interfaces is advertised with the host of
@@ -59,17 +70,15 @@ fn advertised_http(listen_address: SocketAddr, rpc: &str) -> String {
 }
 
 fn open_certificates(config: &Config, rpc: &str) -> Result<Option<Arc<Tls>>, TlsError> {
-    let (Some(cert), Some(key), Some(ca)) = (&config.rpc_cert, &config.rpc_key, &config.rpc_ca)
-    else {
-        return Ok(None);
-    };
-    let files = TlsFiles {
-        cert: cert.clone(),
-        key: key.clone(),
-        ca: ca.clone(),
-    };
+    let files = TlsFiles::from_settings(
+        config.rpc_cert.clone(),
+        config.rpc_key.clone(),
+        config.rpc_ca.clone(),
+    );
     let host = host_of(rpc).unwrap_or(rpc).to_owned();
-    Tls::open(files, TlsRole::Node { host }).map(Some)
+    files
+        .map(|files| Tls::open(files, TlsRole::Node { host }))
+        .transpose()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use cloudkv_common::fd_limit::FdLimitError;
+use cloudkv_common::process::SystemError;
 use cloudkv_common::server::BindError;
 
 use crate::cluster::{IdentityError, JoinError};
@@ -24,6 +25,16 @@ pub enum StartError {
         dir: PathBuf,
         /// The missing part of the log.
         lost: LogDataLoss,
+        /// Advice for the operator.
+        advice: String,
+    },
+    /// What the disk returns of the log or the state isn't what was written.
+    #[error("data directory {} holds damaged data: {damage}. {advice}", .dir.display())]
+    DamagedData {
+        /// The directory.
+        dir: PathBuf,
+        /// The failed action, and the damage that it met.
+        damage: String,
         /// Advice for the operator.
         advice: String,
     },
@@ -68,15 +79,16 @@ pub enum RunError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// Another call to the system failed.
-    #[error("{verb}")]
-    System {
-        /// The failed action.
-        verb: &'static str,
-        /// The system's error.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    System(#[from] SystemError),
     /// A Raft group has failed: to go on could lose acknowledged writes.
     #[error("run the node: stopped by a failure: {0}")]
     Failed(String),
+}
+
+impl RunError {
+    /// Returns whether the node ended since a stop was requested before it had joined a cluster.
+    pub fn is_requested_stop(&self) -> bool {
+        matches!(self, Self::Start(StartError::Join(JoinError::Stopped)))
+    }
 }

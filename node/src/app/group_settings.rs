@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use cloudkv_common::byte_budget::ByteBudget;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use crate::cluster::Identity;
 use crate::config::Config;
 use crate::raft::{GroupSettings, SnapshotSettings};
 use crate::rpc::{Peers, PeersSettings, RpcClientSettings, RpcRuntimes};
-use crate::shard::{BatchSettings, ByteBudget, ShardSettings};
+use crate::shard::{BatchSettings, ShardSettings};
 use crate::store::DiskSpace;
 
 /// Maximum number of queued writes per shard; their bytes are bounded over all shards.

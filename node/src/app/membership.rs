@@ -6,7 +6,7 @@ use std::path::Path;
 use cloudkv_proto::v1 as pb;
 use tokio_util::sync::CancellationToken;
 
-use super::damaged_log::with_advice;
+use super::damage_advice::with_advice;
 use super::endpoint::NodeEndpoint;
 use super::errors::StartError;
 use super::start_log;
@@ -34,7 +34,7 @@ pub(super) async fn open_engine(config: &Config) -> Result<Engine, StartError> {
     let (dir, settings) = (config.data_dir.clone(), engine_settings(config));
     let open = tokio::task::spawn_blocking(move || Engine::open(&dir, &settings));
     match open.await {
-        Ok(opened) => opened.map_err(|error| with_advice(&config.data_dir, error)),
+        Ok(opened) => opened.map_err(|error| with_advice(&config.data_dir, error.into())),
         Err(error) => Err(StartError::Group {
             group: GroupId::META,
             source: io::Error::other(error),
@@ -62,6 +62,14 @@ fn engine_settings(config: &Config) -> EngineSettings {
     }
 }
 
+/// Returns the region of the node: a member stays in its region unless another one is given
+/// explicitly.
+pub(super) fn requested_region(config: &Config, is_region_explicit: bool) -> String {
+    let stored = Identity::read(&config.data_dir);
+    let member = stored.filter(|stored| stored.is_member() && !is_region_explicit);
+    member.map_or_else(|| config.region.to_string(), |stored| stored.region)
+}
+
 /// Opens the node's identity, and joins a cluster unless it belongs to one already.
 pub(super) async fn join_cluster(
     config: &Config,
@@ -69,12 +77,9 @@ pub(super) async fn join_cluster(
     has_log: bool,
     membership: &MembershipContext<'_>,
 ) -> Result<(Identity, Vec<pb::Member>), StartError> {
-    let stored = Identity::read(&config.data_dir);
-    let is_new = stored.is_none();
-    // A member stays in its region unless another one is given explicitly.
-    let member = stored.filter(|stored| stored.is_member() && !membership.is_region_explicit);
+    let is_new = Identity::read(&config.data_dir).is_none();
     let wanted = RequestedIdentity {
-        region: member.map_or_else(|| config.region.to_string(), |stored| stored.region),
+        region: requested_region(config, membership.is_region_explicit),
         shards: config.shards,
         // With no address but its own, it is the first node of its cluster.
         is_joining: config.join.iter().any(|address| *address != endpoint.rpc),

@@ -9,13 +9,14 @@
 //! | `build` | builds the node |
 //! | `endpoint` | the node's advertised addresses and its certificates |
 //! | `membership` | opens the data directory, and joins the node to its cluster |
-//! | `damaged_log` | advice for a log that can't be read |
+//! | `damage_advice` | advice for a log or a state that can't be read |
 //! | `components` | the components below the API |
 //! | `start` | starts them: opens the storage, starts the metadata and all shards |
 //! | `group_settings` | settings of the groups, and of the connections to other nodes |
 //! | `wiring` | connects the components to each other |
 //! | `node` | the node: its components, and what serving needs |
 //! | `public_api` | builds the public API from the configuration |
+//! | `starting_port` | answers users during the start |
 //! | `admin_port` | serves the admin port, during the start and afterwards |
 //! | `status` | joins the modules' parts of status and metrics |
 //! | `rpc_port` | decides whether the node listens for other nodes and routers |
@@ -31,7 +32,7 @@ mod admin_port;
 mod build;
 mod cluster_tasks;
 mod components;
-mod damaged_log;
+mod damage_advice;
 mod drain;
 mod endpoint;
 mod errors;
@@ -46,6 +47,7 @@ mod serve;
 mod serving;
 mod start;
 mod start_log;
+mod starting_port;
 mod status;
 mod stop;
 mod stop_signals;

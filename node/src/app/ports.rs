@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 
+use cloudkv_common::process::SystemError;
 use cloudkv_common::server::{Encryption, PortBinder, WorkerPort, serve_on_workers};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -63,10 +64,8 @@ impl Ports {
                 format!("{addresses:#}\n").as_bytes(),
             )
         };
-        write().map_err(|source| RunError::System {
-            verb: "write addresses.json",
-            source,
-        })
+        write().map_err(SystemError::while_doing("write addresses.json"))?;
+        Ok(())
     }
 }
 
@@ -86,10 +85,7 @@ fn single_listener(listeners: Vec<StdListener>) -> Result<TcpListener, RunError>
 }
 
 fn listen_error(source: io::Error) -> RunError {
-    RunError::System {
-        verb: "listen",
-        source,
-    }
+    SystemError::while_doing("listen")(source).into()
 }
 
 /// Listeners of the public port.

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use cloudkv_common::process::SystemError;
 use cloudkv_common::server::MemoryBudget;
 use http::HeaderValue;
 
@@ -23,10 +24,8 @@ pub(super) fn build_api(
         trusted_proxies: config.trusted_proxies.clone(),
     };
     let api = Api::new(service, region, http, creations);
-    let api = api.map_err(|error| RunError::System {
-        verb: "name the region",
-        source: io::Error::other(error),
-    })?;
+    let api = api.map_err(io::Error::other);
+    let api = api.map_err(SystemError::while_doing("name the region"))?;
     Ok(Arc::new(api))
 }
 

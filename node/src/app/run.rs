@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use cloudkv_common::fd_limit::{connection_limit, raise_fd_limit};
+use cloudkv_common::fd_limit::{FileUse, connection_limit, raise_fd_limit};
+use cloudkv_common::process::SystemError;
 use tokio_util::sync::CancellationToken;
 
 use super::build::NodeBuilder;
@@ -14,6 +15,7 @@ use super::errors::RunError;
 use super::node::Node;
 use super::ports::{Ports, PublicListeners};
 use super::start_log;
+use super::starting_port::StartingPort;
 use super::threads::Threads;
 use crate::config::Config;
 
@@ -32,11 +34,8 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let started_at = Instant::now();
-    config.max_connections = connection_limit(
-        raise_fd_limit(),
-        config.max_connections,
-        reserved_files(&config),
-    )?;
+    config.max_connections =
+        connection_limit(raise_fd_limit(), config.max_connections, file_use(&config))?;
     let (ports, admin_port) = Ports::bind(&config)?;
     start_log::log_process(&config, &ports);
     // Dropped last.
@@ -47,26 +46,33 @@ pub async fn run(
         runtimes: threads.runtimes(),
         started_at,
     };
-    let (node, listeners) = builder.build(ports, admin_port, stop).await?;
-    let outcome = run_node(&node, listeners).await;
+    let (node, starting_port, listeners) = builder.build(ports, admin_port, stop).await?;
+    let outcome = run_node(&node, starting_port, listeners).await;
     node.shut_down(outcome).await
 }
 
-/// Returns the number of files that are open besides users' connections.
-fn reserved_files(config: &Config) -> u64 {
+/// Returns the files that may be open.
+fn file_use(config: &Config) -> FileUse {
     let beyond_the_first = config.user_threads().saturating_sub(1) as u64;
-    MAX_DATABASE_FILES + CONNECTION_FILES_PER_THREAD * beyond_the_first
+    FileUse {
+        per_connection: 1,
+        own: MAX_DATABASE_FILES + CONNECTION_FILES_PER_THREAD * beyond_the_first,
+    }
 }
 
 /// Runs a node until a stop is requested and users' requests have completed, or until it fails.
-async fn run_node(node: &Node, listeners: PublicListeners) -> Result<(), RunError> {
+async fn run_node(
+    node: &Node,
+    starting_port: StartingPort,
+    listeners: PublicListeners,
+) -> Result<(), RunError> {
     tokio::select! {
         biased;
         why = node.components.wait_for_failure() => Err(RunError::Failed(why)),
         why = node.run_cluster_tasks() => Err(RunError::Failed(why)),
-        served = node.serve(listeners) => served.map_err(|source| RunError::System {
-            verb: "serve users",
-            source,
-        }),
+        served = node.serve(starting_port, listeners) => {
+            served.map_err(SystemError::while_doing("serve users"))?;
+            Ok(())
+        }
     }
 }

@@ -7,11 +7,16 @@ use tokio_util::sync::CancellationToken;
 use super::node::Node;
 use super::ports::PublicListeners;
 use super::start_log;
+use super::starting_port::StartingPort;
 
 impl Node {
     /// Recovers, then serves users until a stop is requested, and until their requests have
     /// completed.
-    pub(super) async fn serve(&self, listeners: PublicListeners) -> io::Result<()> {
+    pub(super) async fn serve(
+        &self,
+        starting_port: StartingPort,
+        listeners: PublicListeners,
+    ) -> io::Result<()> {
         // From the start: a region that joins is seeded with everything that the others have, and
         // the log of that must not stay.
         self.spawn_maintenance();
@@ -27,8 +32,10 @@ impl Node {
         }
         node_list.save_changes().await;
         self.spawn_service_tasks();
+        starting_port.close().await;
         let region = &self.components.groups.identity.region;
         let readiness = &self.components.readiness;
+        readiness.set_public_port_open();
         start_log::log_serving(readiness, region, listeners.address, self.started_at);
         let drain = CancellationToken::new();
         let serve = listeners.serve(&self.api, &self.http, &drain);

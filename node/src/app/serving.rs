@@ -45,7 +45,7 @@ impl Components {
             region: identity.region.clone(),
             incarnation: identity.incarnation,
             plans: meta::default_plans(),
-            node: identity.node_id,
+            node: identity.node_id.into(),
             rpc: self.endpoint.rpc.clone(),
             http: self.endpoint.http.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

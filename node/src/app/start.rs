@@ -9,6 +9,7 @@ use cloudkv_proto::v1 as pb;
 use tokio_util::sync::CancellationToken;
 
 use super::components::Components;
+use super::damage_advice::with_advice;
 use super::endpoint::NodeEndpoint;
 use super::errors::StartError;
 use super::group_settings::{meta_settings, peers_settings, shard_settings};
@@ -19,7 +20,7 @@ use crate::cluster::{FailureDetector, Identity, LocalGroups, ReadinessProbe};
 use crate::config::Config;
 use crate::geo::RetentionBudget;
 use crate::meta::{self, Catalog, Meta, MetaState, NodeState};
-use crate::raft::{Group, GroupSettings, LogBudget};
+use crate::raft::{Group, GroupSettings, LogBudget, NodeId};
 use crate::rpc::{Peers, RpcRuntimes};
 use crate::shard::{self, ShardHandle, ShardSettings};
 use crate::store::keys::GroupId;
@@ -47,7 +48,7 @@ impl Components {
             .set_waiting_for("its Raft groups to start");
         let peers = Peers::new(peers_settings(config, &identity, &endpoint, runtimes));
         for node in nodes {
-            peers.set_address(node.id, &node.rpc);
+            peers.set_address(NodeId::from(node.id), &node.rpc);
         }
         let settings = meta_settings(config, &identity, &endpoint, &peers, &disk_space);
         let groups = GroupsStart {
@@ -56,7 +57,9 @@ impl Components {
             engine: &engine,
             stop,
         };
-        let groups = Arc::new(groups.start(identity, peers, settings).await?);
+        let groups = groups.start(identity, peers, settings).await;
+        let groups = groups.map_err(|error| with_advice(&config.data_dir, error))?;
+        let groups = Arc::new(groups);
         Ok(Self {
             readiness: Arc::new(ReadinessProbe::new(groups.clone())),
             groups,

@@ -1,7 +1,7 @@
 //! Log events of a start: version, resources, addresses and progress.
 
 use std::net::SocketAddr;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use super::endpoint::NodeEndpoint;
 use super::ports::Ports;
@@ -43,9 +43,7 @@ pub(super) fn log_endpoint(config: &Config, endpoint: &NodeEndpoint, has_port: b
     let (rpc, http) = (&endpoint.rpc, &endpoint.http);
     match (endpoint.dialer.tls(), &config.rpc_cert) {
         (Some(tls), Some(cert)) => {
-            let left = tls.valid_until().duration_since(SystemTime::now());
-            let days_left = left.unwrap_or_default().as_secs() / 86_400;
-            let certificate = cert.display();
+            let (certificate, days_left) = (cert.display(), tls.days_left());
             tracing::info!(rpc, http, %certificate, days_left, "advertising endpoint");
         }
         _ => tracing::info!(rpc, http, certificate = "none", "advertising endpoint"),
@@ -55,7 +53,7 @@ pub(super) fn log_endpoint(config: &Config, endpoint: &NodeEndpoint, has_port: b
 /// Logs the data directory and its owner.
 pub(super) fn log_data_directory(config: &Config, identity: &Identity, is_new: bool) {
     let dir = config.data_dir.display();
-    let (node, region) = (identity.node_id, &identity.region);
+    let (node, region) = (u64::from(identity.node_id), &identity.region);
     let cluster = match identity.is_member() {
         true => identity.cluster_id.as_str(),
         false => "none yet",

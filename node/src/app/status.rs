@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use cloudkv_common::admin::Readiness;
+use cloudkv_common::admin::{AdminState, Program, Readiness};
 use cloudkv_common::telemetry::metrics::{Exposition, write_process};
 use serde_json::{Map, Value, json};
 
 use super::components::Components;
-use crate::admin::AdminState;
 use crate::api::Api;
 use crate::cluster::{cluster_status, write_cluster_metrics};
 use crate::config::Config;
@@ -52,6 +51,10 @@ impl NodeStatus {
 }
 
 impl AdminState for NodeStatus {
+    fn program(&self) -> Program {
+        Program::Node
+    }
+
     fn readiness(&self) -> Readiness {
         self.components.readiness.check()
     }

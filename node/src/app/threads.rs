@@ -1,5 +1,6 @@
 //! The node's threads, separated by purpose, so that load on some can't delay the others.
 
+use cloudkv_common::process::SystemError;
 use cloudkv_common::server::Workers;
 use tokio::runtime::{Builder, Handle, Runtime};
 
@@ -30,19 +31,14 @@ impl Threads {
             .thread_name("raft")
             .enable_all()
             .build();
-        let raft = raft.map_err(|source| RunError::System {
-            verb: "start the Raft threads",
-            source,
-        })?;
+        let raft = raft.map_err(SystemError::while_doing("start the Raft threads"))?;
         let mut threads = Self {
             raft: Some(raft),
             workers: None,
         };
         let workers = Workers::start(config.http_workers());
-        threads.workers = Some(workers.map_err(|source| RunError::System {
-            verb: "start the threads that serve users",
-            source,
-        })?);
+        let starting = SystemError::while_doing("start the threads that serve users");
+        threads.workers = Some(workers.map_err(starting)?);
         Ok(threads)
     }
 

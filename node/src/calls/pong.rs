@@ -18,6 +18,7 @@ pub(super) fn pong(
     let reports = members.iter().zip(0..);
     let reports = reports.filter_map(|(member, group)| {
         let nodes = member.members_if_leader()?;
+        let nodes = nodes.into_iter().map(u64::from).collect();
         Some(pb::GroupMembers { group, nodes })
     });
     groups.failure_detector.pong(pb::Pong {

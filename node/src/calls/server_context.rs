@@ -23,7 +23,7 @@ pub(crate) fn server_context(
     RpcServerContext {
         identity: pb::IdentifyResponse {
             cluster_id: identity.cluster_id.clone(),
-            node_id: identity.node_id,
+            node_id: identity.node_id.into(),
             region: identity.region.clone(),
             shards: u32::from(identity.shards),
             level: meta::MAX_FEATURE_LEVEL,

@@ -18,7 +18,12 @@ pub enum CertsError {
         instead: &'static str,
     },
     /// There is no CA in the directory.
-    #[error("read {}: create the CA with `cloudkv-node certs init`", path.display())]
+    #[error(
+        "read {}: create the CA with `cloudkv-node certs init --dir {}`, or give the directory of \
+         one with --dir",
+        path.display(),
+        path.parent().unwrap_or(Path::new(".")).display()
+    )]
     NoAuthority {
         /// The file.
         path: PathBuf,

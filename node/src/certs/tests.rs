@@ -93,7 +93,8 @@ fn a_missing_or_mismatched_ca_is_reported() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     let refused = run_order(dir, node(&["a"], false)).unwrap_err();
-    assert!(refused.contains("certs init"), "{refused}");
+    let advice = format!("certs init --dir {}`", dir.display());
+    assert!(refused.contains(&advice), "{refused}");
     let (one, other) = (dir.join("one"), dir.join("other"));
     run_order(&one, CertsCommand::Init { days: 2 }).unwrap();
     run_order(&other, CertsCommand::Init { days: 2 }).unwrap();

@@ -13,7 +13,7 @@ use tonic::Status;
 
 use super::identity::{FIRST_REGION, Identity};
 use super::placement_controller::MetadataProposer;
-use crate::meta::{Catalog, Topology};
+use crate::meta::{Catalog, NodeState, Topology};
 use crate::raft::NodeId;
 use crate::rpc::{PeerIdentity, check_address};
 
@@ -47,8 +47,10 @@ impl Admission {
             ));
         }
         self.check_request(&request, header.shards)?;
-        self.check_node_id(&caller, request.node_id).await?;
+        let id = NodeId::from(request.node_id);
+        self.check_node_id(&caller, id).await?;
         self.add_region(&request).await?;
+        let rpc = request.rpc.clone();
         let register = pb::RegisterNode {
             node: request.node_id,
             region: request.region.clone(),
@@ -64,7 +66,8 @@ impl Admission {
             if refusal.is_final {
                 Status::failed_precondition(refusal.reason)
             } else if refusal.needs_operator {
-                Status::already_exists(refusal.reason)
+                let taken = describe_taken_address(&self.catalog.topology(), &rpc);
+                Status::already_exists(taken.unwrap_or(refusal.reason))
             } else {
                 Status::unavailable(refusal.reason)
             }
@@ -179,9 +182,56 @@ fn check_new_region(topology: &Topology, request: &pb::JoinRequest) -> Result<()
     }
 }
 
+/// Describes the node that has an rpc address, and what frees it.
+fn describe_taken_address(topology: &Topology, rpc: &str) -> Option<String> {
+    let mut nodes = topology.nodes().iter();
+    let holder = nodes.find(|node| node.state != NodeState::Removed && node.rpc == rpc)?;
+    let region = topology.region_name(holder.region).unwrap_or("?");
+    let remedy = match topology.nodes_of(holder.region).count() {
+        1 => format!(
+            "`cloudkv-node admin remove-region {region}` frees it, since it is the last one there"
+        ),
+        _ => format!("`cloudkv-node admin replace {rpc}` frees it"),
+    };
+    Some(format!(
+        "another node, of region {region}, has the same rpc address, {rpc}: if it is lost for \
+         good, {remedy}; else give this one another rpc or advertise_rpc"
+    ))
+}
+
 /// Draws a random incarnation; never 0.
 fn random_incarnation() -> Result<u64, Status> {
     let mut bytes = [0_u8; 8];
     getrandom::fill(&mut bytes).map_err(|error| Status::unavailable(error.to_string()))?;
     Ok(u64::from_be_bytes(bytes) | 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::NodeInfo;
+
+    #[test]
+    fn a_taken_address_is_described_with_the_command_that_frees_it() {
+        let node = |number: u64, region| NodeInfo {
+            id: NodeId::from(number),
+            region,
+            rpc: format!("n{number}:7070"),
+            http: format!("n{number}:8080"),
+            state: NodeState::Active,
+            level: 1,
+            version: String::new(),
+            joined_at: 1,
+            name: String::new(),
+            removed_at: 0,
+        };
+        let mut topology = Topology::default();
+        for node in [node(1, 1), node(2, 1), node(3, 2)] {
+            topology.put_node(node);
+        }
+        let describe = |rpc| describe_taken_address(&topology, rpc).unwrap_or_default();
+        assert!(describe("n2:7070").contains("admin replace n2:7070`"));
+        assert!(describe("n3:7070").contains("admin remove-region"));
+        assert_eq!(describe("n4:7070"), "");
+    }
 }

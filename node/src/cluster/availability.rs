@@ -43,6 +43,25 @@ fn is_metadata_served(groups: &LocalGroups) -> bool {
     has_majority && leader.is_some_and(|leader| groups.is_alive(leader))
 }
 
+/// Returns whether most voters of a group are alive: they can elect a leader.
+pub(crate) fn is_majority_alive(groups: &LocalGroups, group: GroupId) -> bool {
+    let voters = group_voters(groups, group);
+    let alive = voters.iter().filter(|voter| groups.is_alive(**voter));
+    2 * alive.count() > voters.len()
+}
+
+fn group_voters(groups: &LocalGroups, group: GroupId) -> Vec<NodeId> {
+    if group == GroupId::META {
+        let (voters, _) = groups.meta.members();
+        return voters.into_iter().collect();
+    }
+    let mut shards = groups.shards.iter().zip(0_u16..);
+    let shard = shards.find(|(_, number)| GroupId::shard(*number) == group);
+    shard.map_or_else(Vec::new, |(shard, number)| {
+        shard_voters(groups, shard, number)
+    })
+}
+
 fn is_shard_served(groups: &LocalGroups, shard: &ShardHandle) -> bool {
     let elsewhere = shard.remote_leader();
     shard.is_serving() || elsewhere.is_some_and(|leader| groups.is_alive(leader))

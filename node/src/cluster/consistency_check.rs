@@ -51,7 +51,8 @@ impl ConsistencyChecker {
     pub(crate) async fn run(self, stop: CancellationToken) -> Option<String> {
         let run = async {
             let mut reported = HashMap::new();
-            let interval = CHECK_INTERVAL + Duration::from_millis(self.peers.me() % 5000);
+            let me = u64::from(self.peers.me());
+            let interval = CHECK_INTERVAL + Duration::from_millis(me % 5000);
             loop {
                 tokio::time::sleep(interval).await;
                 if let Some(reason) = self.check_shards(&mut reported).await {

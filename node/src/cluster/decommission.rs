@@ -99,8 +99,8 @@ impl DecommissionObstacle {
                 names(silent)
             ),
             Self::Unreachable(silent) => format!(
-                "shards of region {region} would depend on {}, which is unreachable: bring it back, or \
-                 replace it, first",
+                "shards of region {region} would depend on {}, which is unreachable: bring it \
+                 back, or replace it, first",
                 names(silent)
             ),
         }

@@ -1,15 +1,20 @@
 use super::decommission::*;
 use crate::meta::{NodeInfo, NodeState, Placement, Topology};
+use crate::raft::NodeId;
+
+fn ids(numbers: &[u64]) -> Vec<NodeId> {
+    numbers.iter().copied().map(NodeId::from).collect()
+}
 
 /// Creates a region with nodes from 1 on, and with these voters and learners of its shards.
 fn region_topology(nodes: u64, shards: &[(&[u64], &[u64])]) -> Topology {
     let mut topology = Topology::default();
-    for id in 1..=nodes {
+    for number in 1..=nodes {
         topology.put_node(NodeInfo {
-            id,
+            id: NodeId::from(number),
             region: 1,
-            rpc: format!("n{id}:7070"),
-            http: format!("n{id}:8080"),
+            rpc: format!("n{number}:7070"),
+            http: format!("n{number}:8080"),
             state: NodeState::Active,
             level: 1,
             version: String::new(),
@@ -21,8 +26,8 @@ fn region_topology(nodes: u64, shards: &[(&[u64], &[u64])]) -> Topology {
     for (shard, (voters, learners)) in (0..).zip(shards) {
         let placement = Placement {
             epoch: 1,
-            voters: voters.to_vec(),
-            learners: learners.to_vec(),
+            voters: ids(voters),
+            learners: ids(learners),
         };
         topology.put_placement(1, shard, placement);
     }
@@ -36,9 +41,10 @@ fn without_first(
     dead: &[u64],
 ) -> Result<DecommissionOutlook, DecommissionObstacle> {
     let shards = u16::try_from(topology.placements_of(1).count()).unwrap();
-    let node = topology.node(1).unwrap();
-    let voters = voters.iter().copied().collect();
-    assess_decommission(topology, shards, node, &voters, |id| !dead.contains(&id))
+    let node = topology.node(NodeId::from(1)).unwrap();
+    let voters = ids(voters).into_iter().collect();
+    let is_alive = |id: NodeId| !dead.contains(&u64::from(id));
+    assess_decommission(topology, shards, node, &voters, is_alive)
 }
 
 fn tolerance(losses: usize, copies: usize, metadata_voters: usize) -> FaultTolerance {
@@ -92,17 +98,17 @@ fn an_impossible_decommission_is_an_obstacle() {
         Err(DecommissionObstacle::OnlyNode)
     );
     let three = region_topology(3, &[(&[1, 2, 3], &[]), (&[2, 1, 3], &[])]);
-    let silent = vec![2, 3];
+    let silent = ids(&[2, 3]);
     let lost = Err(DecommissionObstacle::NoMajority {
         shard: 0,
         unreachable: silent,
     });
     assert_eq!(without_first(&three, &[1, 2, 3], &[2, 3]), lost);
     // One shard would have the dead node as its only voter.
-    let dead = Err(DecommissionObstacle::Unreachable(vec![3]));
+    let dead = Err(DecommissionObstacle::Unreachable(ids(&[3])));
     assert_eq!(without_first(&three, &[1, 2, 3], &[3]), dead);
     // The only replacement is dead.
     let four = region_topology(4, &[(&[1, 2, 3], &[])]);
-    let dead = Err(DecommissionObstacle::Unreachable(vec![4]));
+    let dead = Err(DecommissionObstacle::Unreachable(ids(&[4])));
     assert_eq!(without_first(&four, &[1, 2, 3], &[4]), dead);
 }

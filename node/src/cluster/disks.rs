@@ -107,8 +107,10 @@ impl PlacementController {
 mod tests {
     use super::*;
 
+    const ME: NodeId = NodeId::new(1);
+
     fn voter_disks(low: [bool; 3], living: [bool; 3]) -> Vec<VoterDisk> {
-        let ids = (1..).zip(low).zip(living);
+        let ids = (1..).map(NodeId::new).zip(low).zip(living);
         ids.map(|((id, is_low), lives)| VoterDisk {
             id,
             is_low,
@@ -120,7 +122,7 @@ mod tests {
     #[test]
     fn growth_is_refused_while_most_voters_lack_space() {
         const ALL: [bool; 3] = [true; 3];
-        let low = |low| decide_admission(DiskState::Low, 1, &voter_disks(low, ALL));
+        let low = |low| decide_admission(DiskState::Low, ME, &voter_disks(low, ALL));
         assert_eq!(low([true, false, false]), WriteAdmission::AllWrites);
         let some_elsewhere = WriteAdmission::NoGrowth { elsewhere: true };
         assert_eq!(low([true, true, false]), some_elsewhere);
@@ -128,23 +130,26 @@ mod tests {
         assert_eq!(low([true, true, true]), none_elsewhere);
         // A node with free space that isn't alive doesn't count.
         let silent = voter_disks([true, true, false], [true, true, false]);
-        assert_eq!(decide_admission(DiskState::Low, 1, &silent), none_elsewhere);
+        assert_eq!(
+            decide_admission(DiskState::Low, ME, &silent),
+            none_elsewhere
+        );
     }
 
     #[test]
     fn a_leader_with_an_exhausted_reserve_accepts_nothing() {
         let others_have_space = voter_disks([true, false, false], [true; 3]);
-        let decision = decide_admission(DiskState::Exhausted, 1, &others_have_space);
+        let decision = decide_admission(DiskState::Exhausted, ME, &others_have_space);
         assert_eq!(decision, WriteAdmission::NoWrites { elsewhere: true });
         let alone = [VoterDisk {
-            id: 1,
+            id: ME,
             is_low: true,
             is_alive: true,
         }];
-        let decision = decide_admission(DiskState::Exhausted, 1, &alone);
+        let decision = decide_admission(DiskState::Exhausted, ME, &alone);
         assert_eq!(decision, WriteAdmission::NoWrites { elsewhere: false });
         assert_eq!(
-            decide_admission(DiskState::Low, 1, &alone),
+            decide_admission(DiskState::Low, ME, &alone),
             WriteAdmission::NoGrowth { elsewhere: false }
         );
     }

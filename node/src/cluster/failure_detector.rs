@@ -89,6 +89,8 @@ pub struct FailureDetector {
     is_clock_ok: Arc<AtomicBool>,
     /// Set while the clock is off and that was logged.
     has_logged_clock_off: AtomicBool,
+    /// Set while clocks differ, it isn't known whose is off, and that was logged.
+    has_logged_undecided: AtomicBool,
 }
 
 impl FailureDetector {
@@ -102,6 +104,7 @@ impl FailureDetector {
             histories: RwLock::default(),
             is_clock_ok: clock_ok,
             has_logged_clock_off: AtomicBool::new(false),
+            has_logged_undecided: AtomicBool::new(false),
         })
     }
 
@@ -118,7 +121,9 @@ impl FailureDetector {
                 let (detector, peers, node) = (self.clone(), peers.clone(), *node);
                 tokio::spawn(async move { detector.ping(&peers, node).await });
             }
-            self.update_clock_state(known.len());
+            if let Some(event) = self.update_clock_state(known.len()) {
+                event.log(|node| peers.name_of(node));
+            }
         }
     }
 
@@ -246,7 +251,7 @@ impl FailureDetector {
         let histories = self.histories.read();
         let mut reported = histories.get(&leader)?.members.iter();
         let reported = reported.find(|members| members.group == u32::from(group.0))?;
-        Some(reported.nodes.clone())
+        Some(reported.nodes.iter().copied().map(NodeId::from).collect())
     }
 
     /// Returns whether a node's disk was below its low-water mark, as of its last pong.
@@ -288,18 +293,26 @@ impl FailureDetector {
         self.is_clock_ok.load(Ordering::Acquire)
     }
 
-    /// Updates the judgement of this node's clock from the alive nodes, out of `others` other
-    /// nodes.
-    fn update_clock_state(&self, others: usize) {
-        let nodes: Vec<NodeId> = self.histories.read().keys().copied().collect();
+    /// Offsets of the alive nodes' clocks.
+    fn clock_offsets(&self) -> Vec<ClockOffset> {
+        let mut nodes: Vec<NodeId> = self.histories.read().keys().copied().collect();
+        nodes.sort_unstable();
         let alive = nodes.into_iter().filter(|node| self.is_alive(*node));
-        let offsets: Vec<ClockOffset> = alive
-            .filter_map(|node| self.health(node))
-            .map(|health| ClockOffset {
+        let offset = |node| {
+            let health = self.health(node)?;
+            Some(ClockOffset {
+                node,
                 nanos: health.clock_offset,
                 max_error: health.round_trip / 2,
             })
-            .collect();
+        };
+        alive.filter_map(offset).collect()
+    }
+
+    /// Updates the judgement of this node's clock from the alive nodes, out of `others` other
+    /// nodes. Returns what is to be logged.
+    fn update_clock_state(&self, others: usize) -> Option<ClockEvent> {
+        let offsets = self.clock_offsets();
         let was_off = self.has_logged_clock_off.load(Ordering::Acquire);
         let has_decided =
             !was_off && (self.is_clock_ok() || self.started_at.elapsed() > STARTUP_GRACE_PERIOD);
@@ -318,13 +331,58 @@ impl FailureDetector {
         let unheard = others.saturating_sub(offsets.len());
         let is_off = !is_ok && (has_decided || !can_be_near_majority(&offsets, others, unheard));
         if is_off && !self.has_logged_clock_off.swap(true, Ordering::AcqRel) {
-            tracing::error!(
-                ?offsets,
-                "this node's clock is too far from the others: it neither leads nor writes"
-            );
-        } else if is_ok && !was_ok {
+            return Some(ClockEvent::Off(offsets));
+        }
+        if is_ok && !was_ok {
             self.has_logged_clock_off.store(false, Ordering::Release);
-            tracing::info!("this node's clock agrees with the others");
+        }
+        if !is_ok || offsets.is_empty() {
+            return None;
+        }
+        let is_undecided = is_undecided(&offsets);
+        let was_undecided = self
+            .has_logged_undecided
+            .swap(is_undecided, Ordering::AcqRel);
+        match (is_undecided, was_undecided) {
+            (true, false) => Some(ClockEvent::Undecided(offsets)),
+            (false, true) => Some(ClockEvent::Agrees),
+            (false, false) if !was_ok => Some(ClockEvent::Agrees),
+            (true, true) | (false, false) => None,
+        }
+    }
+}
+
+/// Change of what is known of this node's clock.
+#[derive(Debug)]
+enum ClockEvent {
+    /// It is too far from most others.
+    Off(Vec<ClockOffset>),
+    /// It is too far from others, and too few nodes are heard to tell whose clock is off.
+    Undecided(Vec<ClockOffset>),
+    /// It is near enough to most others.
+    Agrees,
+}
+
+impl ClockEvent {
+    /// Logs the event with the names that `name_of` gives to nodes.
+    fn log(&self, name_of: impl Fn(NodeId) -> String) {
+        let list = |offsets: &[ClockOffset]| {
+            let offsets = offsets.iter();
+            let offsets = offsets.map(|it| format!("{}: {}", name_of(it.node), it.seconds()));
+            offsets.collect::<Vec<_>>().join(", ")
+        };
+        match self {
+            Self::Off(offsets) => tracing::error!(
+                offsets = list(offsets),
+                "this node's clock is too far from the others: it neither leads nor writes; set it \
+                 right, with NTP, and restart the node"
+            ),
+            Self::Undecided(offsets) => tracing::warn!(
+                offsets = list(offsets),
+                "clocks differ, and too few nodes are heard to tell which one is off: set all \
+                 right, with NTP, and restart the node that was off"
+            ),
+            Self::Agrees => tracing::info!("this node's clock agrees with the others"),
         }
     }
 }
@@ -339,23 +397,43 @@ fn clock_offset(sent_at: Nanos, pong: &pb::Pong, returned_at: Nanos) -> i64 {
 /// Measured offset of another clock.
 #[derive(Clone, Copy, Debug)]
 struct ClockOffset {
+    /// Node of that clock.
+    node: NodeId,
+    /// Nanoseconds by which it is ahead.
     nanos: i64,
     /// Maximum error of the measurement.
     max_error: Duration,
 }
 
+impl ClockOffset {
+    /// Returns whether the clock is within the bound, as far as can be known: on a busy machine a
+    /// round trip can take longer than the bound.
+    fn is_near(&self) -> bool {
+        u128::from(self.nanos.unsigned_abs()) <= (MAX_CLOCK_OFFSET + self.max_error).as_nanos()
+    }
+
+    /// Formats it in seconds, with its sign.
+    fn seconds(&self) -> String {
+        format!("{:+.1} s", self.nanos as f64 / 1e9)
+    }
+}
+
+/// Returns whether more of the other clocks are far from this one than near: of two clocks that
+/// differ, either may be off.
+fn is_undecided(offsets: &[ClockOffset]) -> bool {
+    let near = offsets.iter().filter(|offset| offset.is_near()).count();
+    offsets.len() - near > near
+}
+
 /// Returns whether at least half of all nodes, this one and `others`, are within the bound, as far
-/// as can be known: on a busy machine a round trip can take longer than the bound.
+/// as can be known.
 fn is_near_majority(offsets: &[ClockOffset], others: usize) -> bool {
     can_be_near_majority(offsets, others, 0)
 }
 
 /// Returns the same on the assumption that `unheard` more of the others are within the bound.
 fn can_be_near_majority(offsets: &[ClockOffset], others: usize, unheard: usize) -> bool {
-    let is_near = |offset: &&ClockOffset| {
-        u128::from(offset.nanos.unsigned_abs()) <= (MAX_CLOCK_OFFSET + offset.max_error).as_nanos()
-    };
-    let near = offsets.iter().filter(is_near);
+    let near = offsets.iter().filter(|offset| offset.is_near());
     2 * (near.count() + unheard + 1) > others
 }
 
@@ -364,6 +442,10 @@ mod tests {
     use super::*;
 
     const SECOND: i64 = 1_000_000_000;
+
+    fn id(number: u64) -> NodeId {
+        NodeId::from(number)
+    }
 
     #[test]
     fn the_offset_is_that_of_the_middle_of_the_round_trip() {
@@ -392,6 +474,7 @@ mod tests {
 
     fn is_near_majority_exact(nanos: &[i64]) -> bool {
         let exact = |nanos: &i64| ClockOffset {
+            node: id(7),
             nanos: *nanos,
             max_error: Duration::ZERO,
         };
@@ -401,11 +484,40 @@ mod tests {
     #[test]
     fn a_slow_round_trip_proves_no_clock_wrong() {
         let slow = |nanos| ClockOffset {
+            node: id(7),
             nanos,
             max_error: Duration::from_millis(300),
         };
         assert!(is_near_majority(&[slow(SECOND / 2), slow(SECOND / 2)], 2));
         assert!(!is_near_majority(&[slow(SECOND), slow(SECOND)], 2));
+    }
+
+    #[test]
+    fn offsets_are_logged_in_seconds_with_their_sign() {
+        let offset = |nanos| ClockOffset {
+            node: id(7),
+            nanos,
+            max_error: Duration::ZERO,
+        };
+        let texts = [-5 * SECOND, 600 * SECOND].map(|nanos| offset(nanos).seconds());
+        assert_eq!(texts, ["-5.0 s", "+600.0 s"]);
+    }
+
+    #[test]
+    fn of_two_clocks_that_differ_none_is_said_to_agree() {
+        let detector = FailureDetector::new(Clock::new(), 1, Arc::default());
+        let update = |node, offset, others| {
+            let pong = pb::Pong::default();
+            detector.record_pong(node, Duration::from_millis(1), offset, &pong);
+            detector.update_clock_state(others)
+        };
+        let event = update(id(7), 5 * SECOND, 1);
+        assert!(matches!(event, Some(ClockEvent::Undecided(_))), "{event:?}");
+        assert!(detector.is_clock_ok());
+        assert!(update(id(7), 5 * SECOND, 1).is_none());
+        // A third clock decides.
+        let event = update(id(8), 0, 2);
+        assert!(matches!(event, Some(ClockEvent::Agrees)), "{event:?}");
     }
 
     #[test]
@@ -417,11 +529,11 @@ mod tests {
             detector.is_clock_ok()
         };
         let off = started();
-        assert!(!record(&off, 7, -600 * SECOND));
-        assert!(!record(&off, 8, -600 * SECOND));
+        assert!(!record(&off, id(7), -600 * SECOND));
+        assert!(!record(&off, id(8), -600 * SECOND));
         let right = started();
-        assert!(record(&right, 7, 0));
-        assert!(record(&right, 8, -600 * SECOND));
+        assert!(record(&right, id(7), 0));
+        assert!(record(&right, id(8), -600 * SECOND));
     }
 
     #[test]
@@ -439,18 +551,18 @@ mod tests {
             )
         };
         // Two nodes that agree with it would make its clock right.
-        assert_eq!(record(7, -600 * SECOND), (true, false));
-        assert_eq!(record(8, -600 * SECOND), (true, false));
-        assert_eq!(record(9, -600 * SECOND), (true, true));
+        assert_eq!(record(id(7), -600 * SECOND), (true, false));
+        assert_eq!(record(id(8), -600 * SECOND), (true, false));
+        assert_eq!(record(id(9), -600 * SECOND), (true, true));
         // Silence of the others doesn't make its clock right.
-        detector.histories.write().retain(|node, _| *node == 7);
+        detector.histories.write().retain(|node, _| *node == id(7));
         detector.update_clock_state(3);
         assert!(!detector.is_clock_ok());
         for _ in 0..MAX_CLOCK_SAMPLES {
-            record(7, 0);
-            record(8, 0);
+            record(id(7), 0);
+            record(id(8), 0);
         }
-        assert_eq!(record(9, -600 * SECOND), (false, false));
+        assert_eq!(record(id(9), -600 * SECOND), (false, false));
     }
 
     #[test]
@@ -461,8 +573,8 @@ mod tests {
                 clock_off,
                 ..Default::default()
             };
-            detector.record_pong(7, Duration::from_millis(1), 0, &pong);
-            detector.is_fit_to_lead(7, Duration::ZERO)
+            detector.record_pong(id(7), Duration::from_millis(1), 0, &pong);
+            detector.is_fit_to_lead(id(7), Duration::ZERO)
         };
         assert!(record(false));
         assert!(!record(true));
@@ -484,26 +596,26 @@ mod tests {
             members: vec![members],
             ..Default::default()
         };
-        detector.record_pong(7, Duration::from_millis(1), 0, &pong);
+        detector.record_pong(id(7), Duration::from_millis(1), 0, &pong);
         detector.update_clock_state(1);
-        assert!(detector.is_clock_ok() && detector.is_alive(7));
-        assert_eq!(detector.leader_of(GroupId(3), |_| true), Some(7));
+        assert!(detector.is_clock_ok() && detector.is_alive(id(7)));
+        assert_eq!(detector.leader_of(GroupId(3), |_| true), Some(id(7)));
         assert_eq!(detector.leader_of(GroupId(4), |_| true), None);
         assert!(
-            detector.has_led_within(7, GroupId(3), PING_TIMEOUT)
-                && !detector.has_led_within(7, GroupId(4), PING_TIMEOUT)
+            detector.has_led_within(id(7), GroupId(3), PING_TIMEOUT)
+                && !detector.has_led_within(id(7), GroupId(4), PING_TIMEOUT)
         );
         let members = |group| detector.members_of(GroupId(group), |_| true);
-        assert_eq!(members(3), Some(vec![7, 8]));
+        assert_eq!(members(3), Some(vec![id(7), id(8)]));
         // The members are being changed.
         assert_eq!(members(5), None);
         assert_eq!(members(4), None);
         // Its last report as a leader is remembered for a while.
-        detector.record_pong(7, Duration::from_millis(1), 0, &pb::Pong::default());
+        detector.record_pong(id(7), Duration::from_millis(1), 0, &pb::Pong::default());
         assert_eq!(detector.leader_of(GroupId(3), |_| true), None);
-        assert!(detector.has_led_within(7, GroupId(3), PING_TIMEOUT));
-        assert!(!detector.has_led_within(7, GroupId(3), Duration::ZERO));
-        for node in [7, 8, 9] {
+        assert!(detector.has_led_within(id(7), GroupId(3), PING_TIMEOUT));
+        assert!(!detector.has_led_within(id(7), GroupId(3), Duration::ZERO));
+        for node in [7, 8, 9].map(id) {
             for _ in 0..MAX_CLOCK_SAMPLES {
                 detector.record_pong(node, Duration::from_millis(1), SECOND, &pong);
             }

@@ -107,7 +107,8 @@ pub enum IdentityError {
     /// The cluster has another number of shards.
     #[error(
         "--shards is {wanted}, but the data directory holds a cluster of {found}: the number is \
-         fixed when a cluster is created; leave --shards out, or export into a new cluster"
+         fixed when a cluster is created; leave --shards out, or create another cluster in an \
+         empty --data-dir"
     )]
     ShardCountMismatch {
         /// The configured number.
@@ -230,7 +231,7 @@ impl Identity {
                 .into_uuid()
                 .to_string(),
             // Small enough for every JSON reader, and never 0.
-            node_id: (random_u64(0) >> 12) | 1,
+            node_id: NodeId::from((random_u64(0) >> 12) | 1),
             region: wanted.region.clone(),
             shards: wanted.shards.unwrap_or(DEFAULT_SHARDS),
             incarnation: random_u64(8) | 1,
@@ -365,6 +366,10 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(shards.contains('4') && shards.contains('8'), "{shards}");
+        assert!(
+            shards.contains("leave --shards out") && !shards.contains("export"),
+            "{shards}"
+        );
         let region = Identity::open(dir.path(), &requested("us", None))
             .unwrap_err()
             .to_string();

@@ -17,9 +17,9 @@ use crate::rpc::{self, Dialer};
 const JOIN_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
 /// Error text of a node that is no longer a member of its cluster.
-pub(super) const REMOVED_MESSAGE: &str = "this node was removed from the cluster, or its region was: it \
-                                  can only come back with an empty data directory, under a new \
-                                  number";
+pub(super) const REMOVED_MESSAGE: &str = "this node was removed from the cluster, or its region \
+                                          was: it can only come back with an empty data \
+                                          directory, under a new number";
 
 /// Membership of the cluster, as other nodes report it.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ pub(super) async fn query_membership(
 ) -> MembershipReport {
     let queries = addresses
         .iter()
-        .map(|address| rpc::identify(dialer, address, identity.node_id));
+        .map(|address| rpc::identify(dialer, address, Some(identity.node_id)));
     let responses = join_all(queries).await.into_iter().flatten();
     let same_cluster = responses.filter(|response| response.cluster_id == identity.cluster_id);
     same_cluster.fold(MembershipReport::default(), |mut report, response| {
@@ -115,7 +115,7 @@ pub(crate) async fn join(
                         reason: status.message().to_owned(),
                     });
                 }
-                Err(status) => answers.push(format!("{address}: {}", status.message())),
+                Err(status) => answers.push(describe_answer(address, status.message())),
             }
         }
         let answers = answers.join("; ");
@@ -132,8 +132,20 @@ pub(crate) async fn join(
     }
 }
 
+/// Describes the answer of a node that doesn't admit this one, with advice where none listens: a
+/// node that is started alone has no rpc port.
+fn describe_answer(address: &str, answer: &str) -> String {
+    let advice = if answer.contains("Connection refused") {
+        "; does the node run, and was it started with --init or --rpc?"
+    } else {
+        ""
+    };
+    format!("{address}: {answer}{advice}")
+}
+
 fn log_joined(identity: &Identity, by: &str, nodes: &[pb::Member]) {
-    let (cluster, node, region) = (&identity.cluster_id, identity.node_id, &identity.region);
+    let (cluster, region) = (&identity.cluster_id, &identity.region);
+    let node = u64::from(identity.node_id);
     let nodes: Vec<&str> = nodes.iter().map(|node| node.rpc.as_str()).collect();
     let nodes = nodes.join(", ");
     tracing::info!(cluster, node, region, by, nodes, "joined cluster");
@@ -155,7 +167,7 @@ pub(crate) async fn check_membership(
     application: &JoinSettings,
 ) -> Result<Vec<pb::Member>, JoinError> {
     let queries = application.addresses.iter().map(|address| async {
-        let me = identity.node_id;
+        let me = Some(identity.node_id);
         let response = rpc::identify(&application.dialer, address, me).await.ok()?;
         Some((address.clone(), response))
     });
@@ -196,7 +208,7 @@ async fn request_join(
     identity: &Identity,
 ) -> Result<pb::JoinResponse, Status> {
     let request = pb::JoinRequest {
-        node_id: identity.node_id,
+        node_id: identity.node_id.into(),
         ..application.request.clone()
     };
     rpc::join(&application.dialer, address, request).await
@@ -208,4 +220,19 @@ fn is_final(status: &Status) -> bool {
         status.code(),
         Code::FailedPrecondition | Code::InvalidArgument | Code::PermissionDenied
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_is_given_where_nothing_listens() {
+        let refused = describe_answer(
+            "a:7070",
+            "connect to a:7070: Connection refused (os error 111)",
+        );
+        assert!(refused.ends_with("with --init or --rpc?"), "{refused}");
+        assert_eq!(describe_answer("a:7070", "no answer"), "a:7070: no answer");
+    }
 }

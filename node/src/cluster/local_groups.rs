@@ -73,6 +73,13 @@ impl LocalGroups {
         node == self.identity.node_id || self.failure_detector.is_alive(node)
     }
 
+    /// Reason why a node that isn't alive can't be reached: why connecting to it failed, or that it
+    /// doesn't answer.
+    pub(crate) fn unreachable_reason(&self, node: NodeId) -> String {
+        let failure = self.peers.connection_failure(node);
+        failure.unwrap_or_else(|| "it doesn't answer in time".to_owned())
+    }
+
     /// Returns whether a group has a leader now, with a majority: this node, or one that it has
     /// contact with.
     pub(crate) fn has_leader<M: StateMachine>(&self, group: &Group<M>) -> bool {
@@ -94,8 +101,8 @@ impl LocalGroups {
         let topology = self.catalog.topology();
         match topology.node(node) {
             Some(known) => {
-                let region = topology.region_name(known.region).unwrap_or("?");
-                format!("{} ({region})", known.rpc)
+                let region = topology.known_region_name(known.region);
+                format!("{} ({})", known.rpc, region.unwrap_or("?"))
             }
             None => self.peers.name_of(node),
         }

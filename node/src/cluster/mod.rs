@@ -45,6 +45,7 @@ mod status;
 mod topology_publisher;
 
 pub(crate) use admission::{Admission, Refresher};
+pub(crate) use availability::is_majority_alive;
 pub(crate) use consistency_check::{ConsistencyChecker, read_marker};
 pub(crate) use decommission::assess_decommission;
 pub(crate) use failure_detector::{FailureDetector, MAX_CLOCK_OFFSET};

@@ -52,11 +52,7 @@ impl MembershipView<'_> {
     }
 
     fn members_of(&self, shard: u16, region: u32) -> Option<Vec<NodeId>> {
-        let is_in_region = |node| {
-            self.topology
-                .node(node)
-                .is_some_and(|it| it.region == region)
-        };
+        let is_in_region = |node| self.topology.is_in_region(node, region);
         let local_shard = self.shards.get(usize::from(shard));
         let local_shard = local_shard.filter(|_| is_in_region(self.me));
         if let Some(members) = local_shard.and_then(|shard| shard.group().members_if_leader()) {
@@ -90,7 +86,7 @@ impl PlacementController {
         for node in decommissioning.filter(|node| view.groups_needing(node).is_empty()) {
             // Only if it wasn't recommissioned meanwhile.
             let command = Command::SetNodeState(pb::SetNodeState {
-                node: node.id,
+                node: node.id.into(),
                 state: pb::NodeState::Removed.into(),
                 expected: pb::NodeState::Leaving.into(),
             });

@@ -19,6 +19,7 @@ use super::failure_detector::FailureDetector;
 use super::identity::Identity;
 use super::joining::{MembershipReport, query_membership};
 use crate::meta::{Catalog, NodeInfo, NodeState};
+use crate::raft::NodeId;
 use crate::rpc::{Dialer, Peers};
 
 /// Interval at which other nodes are queried.
@@ -86,9 +87,10 @@ impl PeerDiscovery {
     fn learn_members(&self, nodes: &[pb::Member]) {
         let topology = self.catalog.topology();
         for node in nodes {
-            if topology.node(node.id).is_none() && !self.peers.contains(node.id) {
+            let id = NodeId::from(node.id);
+            if topology.node(id).is_none() && !self.peers.contains(id) {
                 tracing::info!(node = node.rpc, number = node.id, "node discovered");
-                self.peers.set_address(node.id, &node.rpc);
+                self.peers.set_address(id, &node.rpc);
             }
         }
     }

@@ -161,11 +161,7 @@ impl PlacementController {
             let number = u16::try_from(number).unwrap_or(u16::MAX);
             let placement = topology.placement(region, number);
             let is_hosted = placement.is_none_or(|it| it.has_member(self.identity.node_id));
-            let is_same_region = |node| {
-                topology
-                    .node(node)
-                    .is_some_and(|node| node.region == region)
-            };
+            let is_same_region = |node| topology.is_in_region(node, region);
             shard.set_placement(
                 is_hosted,
                 self.failure_detector
@@ -251,8 +247,8 @@ impl PlacementController {
                     region,
                     shard: u32::from(plan.shard),
                     expected_epoch: epoch.unwrap_or(0),
-                    voters: plan.voters,
-                    learners: plan.learners,
+                    voters: plan.voters.into_iter().map(u64::from).collect(),
+                    learners: plan.learners.into_iter().map(u64::from).collect(),
                 });
                 self.try_propose(command, "place a shard").await;
             }
@@ -278,6 +274,7 @@ impl PlacementController {
                 MembershipStep::Done => self.transfer_to_preferred(group, placement).await,
                 MembershipStep::Changed => {}
                 MembershipStep::CatchingUp(node) => {
+                    let node = u64::from(node);
                     tracing::debug!(group = %group.id(), node, "catching up")
                 }
                 MembershipStep::Retry(reason) => {
@@ -307,7 +304,7 @@ impl PlacementController {
         if is_ready && is_fit && group.led_for() > LEADER_STABLE_AFTER {
             tracing::debug!(
                 group = %group.id(),
-                target = preferred,
+                target = u64::from(preferred),
                 "transferring leadership to the preferred leader"
             );
             group

@@ -19,6 +19,7 @@ use cloudkv_common::admin::{Component, Readiness};
 use cloudkv_common::telemetry::metrics::Exposition;
 
 use super::LocalGroups;
+use super::availability::is_majority_alive;
 use crate::shard::ShardHandle;
 use crate::store::keys::GroupId;
 
@@ -79,6 +80,8 @@ pub struct ReadinessProbe {
     started_at: Instant,
     /// Set once the metadata has been as new as possible since the start.
     was_metadata_current: AtomicBool,
+    /// Set once users are served.
+    is_public_port_open: AtomicBool,
 }
 
 impl ReadinessProbe {
@@ -88,7 +91,13 @@ impl ReadinessProbe {
             groups,
             started_at: Instant::now(),
             was_metadata_current: AtomicBool::new(false),
+            is_public_port_open: AtomicBool::new(false),
         }
+    }
+
+    /// Records that users are served from now on.
+    pub(crate) fn set_public_port_open(&self) {
+        self.is_public_port_open.store(true, Ordering::Relaxed);
     }
 
     /// Time since the groups were started.
@@ -104,6 +113,10 @@ impl ReadinessProbe {
             Component::new("region", self.region_blocker()),
         ];
         parts.extend(self.shard_components());
+        if !self.is_public_port_open.load(Ordering::Relaxed) {
+            let reason = "the public port isn't open yet".to_owned();
+            parts.push(Component::new("http", Some(reason)));
+        }
         Readiness {
             components: parts,
             notes: vec![("metadata", metadata.to_string())],
@@ -197,6 +210,9 @@ impl ReadinessProbe {
                 "its leader {} is unreachable",
                 self.groups.node_name(leader)
             )),
+            None if is_majority_alive(&self.groups, group.id()) => {
+                Some("it has no leader yet".to_owned())
+            }
             None => Some("it has no leader: too few of its members are reachable".to_owned()),
         }
     }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::LocalGroups;
 use crate::meta::{NodeInfo, NodeState, Topology};
 use crate::shard::ShardHandle;
+use crate::types::NodeId;
 
 /// Source of the topology as this node knows it.
 pub(crate) struct TopologyPublisher {
@@ -28,7 +29,7 @@ impl TopologyPublisher {
         let shards = self.groups.shards.iter();
         pb::Topology {
             cluster_id: identity.cluster_id.clone(),
-            node_id: me,
+            node_id: me.into(),
             region: region_number(&topology, &identity.region),
             shards: u32::from(identity.shards),
             draining: self.stop.is_cancelled(),
@@ -53,7 +54,7 @@ fn region_number(topology: &Topology, name: &str) -> u32 {
 
 fn nodes(topology: &Topology) -> Vec<pb::TopologyNode> {
     let node = |node: &NodeInfo| pb::TopologyNode {
-        id: node.id,
+        id: node.id.into(),
         region: node.region,
         rpc: node.rpc.clone(),
         http: node.http.clone(),
@@ -65,7 +66,7 @@ fn nodes(topology: &Topology) -> Vec<pb::TopologyNode> {
         .collect()
 }
 
-fn leader(shard: &ShardHandle, me: u64) -> pb::ShardLeader {
+fn leader(shard: &ShardHandle, me: NodeId) -> pb::ShardLeader {
     let here = shard.is_serving();
     let leader = if here {
         Some(me)
@@ -73,7 +74,7 @@ fn leader(shard: &ShardHandle, me: u64) -> pb::ShardLeader {
         shard.remote_leader()
     };
     pb::ShardLeader {
-        leader: leader.unwrap_or(0),
+        leader: leader.map_or(0, u64::from),
         ready: leader.is_some(),
         here,
     }

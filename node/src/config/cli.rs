@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use cloudkv_common::config::{Flags, RegionName};
+use cloudkv_common::hosts::is_host_name;
 
 use super::Config;
 use crate::types::{BucketId, Plan};
@@ -202,7 +203,7 @@ pub struct StatusFlags {
     /// Show all fields, as JSON
     #[arg(long, conflicts_with_all = ["verbose", "watch"])]
     pub json: bool,
-    /// Show normal state, too: all groups, regions, disk and clock
+    /// Show normal state, too: this node's groups, regions, clocks, disk and certificate
     #[arg(long)]
     pub verbose: bool,
     /// Show it again every two seconds, until interrupted
@@ -241,16 +242,16 @@ pub struct LimitFlags {
     #[arg(long, value_name = "NUMBER")]
     pub keys: Option<u64>,
     /// Maximum size of a key in bytes, up to 1024
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub key_bytes: Option<u64>,
-    /// Maximum size of a value in bytes, up to 1048576
-    #[arg(long, value_name = "BYTES")]
+    /// Maximum size of a value in bytes, or with a unit as in 64KiB; up to 1MiB
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub value_bytes: Option<u64>,
     /// Maximum number of buckets with the plan per account; 0: unlimited
     #[arg(long, value_name = "NUMBER")]
     pub buckets: Option<u64>,
-    /// Maximum bytes of all keys and values in a bucket; 0: unlimited
-    #[arg(long, value_name = "BYTES")]
+    /// Maximum bytes of all keys and values in a bucket, as in 1073741824 or 1GiB; 0: unlimited
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub bytes: Option<u64>,
 }
 
@@ -259,12 +260,30 @@ fn days_parser() -> clap::builder::RangedI64ValueParser<u32> {
 }
 
 fn parse_host(text: &str) -> Result<String, String> {
-    let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    let is_dns_name = !text.is_empty() && text.len() <= 253 && text.bytes().all(is_name_byte);
+    let is_dns_name = text.len() <= 253 && is_host_name(text);
     if is_dns_name && !text.starts_with('.') || text.parse::<std::net::IpAddr>().is_ok() {
         return Ok(text.to_owned());
     }
     Err("expected a DNS name or an IP address, as in node1.example.com or 10.0.0.1".to_owned())
+}
+
+/// Parses a size: bytes, or a number with one of the units that the status shows.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let end = text.find(|digit: char| !digit.is_ascii_digit());
+    let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+    let unit: Option<u64> = match unit.trim() {
+        "" | "B" => Some(1),
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
+        "TiB" => Some(1 << 40),
+        _ => None,
+    };
+    let number = number.parse::<u64>().ok();
+    let bytes = number
+        .zip(unit)
+        .and_then(|(number, unit)| number.checked_mul(unit));
+    bytes.ok_or_else(|| "expected a number of bytes, as in 1073741824 or 1GiB".to_owned())
 }
 
 fn parse_plan(text: &str) -> Result<Plan, String> {

@@ -430,6 +430,16 @@ fn plans_are_listed_and_changed_by_command() {
         parse_action(&flags),
         AdminAction::Plan(PlanAction::Set { plan, limits })
     );
+    let limits = LimitFlags {
+        bytes: Some(1 << 30),
+        value_bytes: Some(64 << 10),
+        ..Default::default()
+    };
+    let flags = ["plan", "set", "free", "--bytes=1GiB", "--value-bytes=64KiB"];
+    assert_eq!(
+        parse_action(&flags),
+        AdminAction::Plan(PlanAction::Set { plan, limits })
+    );
     let set = AdminAction::BucketPlan {
         bucket: BucketId::parse(b"a0123456789ABC").unwrap(),
         plan: Plan::Pro,
@@ -443,6 +453,7 @@ fn wrong_plan_commands_are_refused_with_the_expected_form() {
         ("plan set free", "--keys"),
         ("plan set gold --keys 5", "free, pro, business"),
         ("plan set free --keys -5", "--keys"),
+        ("plan set free --bytes 1GB", "1073741824 or 1GiB"),
         ("bucket-plan a0123456789AB pro", "13 letters and digits"),
         ("bucket-plan a0123456789A/C pro", "13 letters and digits"),
         ("bucket-plan a0123456789ABC", "PLAN"),

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use cloudkv_common::telemetry::presence::{PresenceChange, PresenceTracker};
 
-use super::text::format_seconds;
+use super::text::{format_seconds, list_names};
 use crate::cluster::LocalGroups;
 use crate::meta::{NodeState, Topology};
-use crate::types::NodeId;
+use crate::types::{Nanos, NodeId};
 
 /// Time until the first contact with a node.
 const FIRST_CONTACT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -21,17 +21,23 @@ pub(super) struct MembershipEvents {
     regions: PresenceTracker<u32>,
     /// Regions without a reachable node.
     unreachable_regions: BTreeSet<u32>,
+    /// New regions that aren't logged yet, with the time at which each was seen first.
+    new_regions: BTreeMap<u32, Instant>,
     topology: Option<Arc<Topology>>,
+    /// Time of this node's start: what joins later is logged, also before the first check.
+    started_at: Nanos,
 }
 
 impl MembershipEvents {
     /// Creates the state, with nothing logged yet.
     pub(super) fn new(groups: Arc<LocalGroups>) -> Self {
         Self {
+            started_at: groups.clock.now(),
             groups,
             nodes: PresenceTracker::new(FIRST_CONTACT_TIMEOUT, Duration::ZERO),
             regions: PresenceTracker::new(FIRST_CONTACT_TIMEOUT, Duration::ZERO),
             unreachable_regions: BTreeSet::new(),
+            new_regions: BTreeMap::new(),
             topology: None,
         }
     }
@@ -41,12 +47,17 @@ impl MembershipEvents {
         let topology = self.groups.catalog.topology();
         let is_same = |logged: &Arc<Topology>| Arc::ptr_eq(logged, &topology);
         if !self.topology.as_ref().is_some_and(is_same) {
-            let before = self.topology.replace(topology.clone());
-            if let Some(before) = &before {
-                self.log_node_changes(before, &topology);
-                self.log_region_changes(before, &topology);
-            }
+            let before = self.topology.replace(topology.clone()).unwrap_or_else(|| {
+                let me = self.groups.identity.node_id;
+                topology.without_joined_after(self.started_at, me).into()
+            });
+            self.log_node_changes(&before, &topology);
+            self.log_region_changes(&before, &topology);
+            let numbers = topology.all_regions().keys();
+            let new = numbers.filter(|number| before.region(**number).is_none());
+            self.new_regions.extend(new.map(|number| (*number, now)));
         }
+        self.log_new_regions(now, &topology);
         self.check_regions(now, &topology);
         self.check_nodes(now, &topology);
     }
@@ -57,7 +68,8 @@ impl MembershipEvents {
             let old = before.node(node.id);
             match (old.map(|node| node.state), node.state) {
                 (None, NodeState::Active) => {
-                    tracing::info!(node = name, number = node.id, "node joined the cluster");
+                    let number = u64::from(node.id);
+                    tracing::info!(node = name, number, "node joined the cluster");
                 }
                 (Some(NodeState::Active), NodeState::Decommissioning) => {
                     tracing::info!(node = name, "decommissioning node: its shards move away");
@@ -80,22 +92,14 @@ impl MembershipEvents {
         for (number, region) in topology.all_regions() {
             let name = &region.name;
             match before.region(*number) {
-                None => {
-                    let started_by = self.groups.node_name(region.bootstrap_node);
-                    tracing::warn!(
-                        region = name,
-                        started_by,
-                        "a new region joins the cluster; if that was not meant, `cloudkv-node \
-                         admin remove-region {name}` removes it"
-                    );
-                }
                 Some(old) if old.is_joining && !region.is_joining => {
                     tracing::info!(region = name, "region has joined and serves");
                 }
                 Some(old) if !old.is_removing && region.is_removing => {
                     tracing::warn!(region = name, "region is being removed");
                 }
-                Some(_) => {}
+                // New ones are logged by `log_new_regions`.
+                None | Some(_) => {}
             }
         }
         for (number, region) in before.all_regions() {
@@ -103,6 +107,31 @@ impl MembershipEvents {
                 tracing::warn!(region = region.name, "region removed from the cluster");
             }
         }
+    }
+
+    /// Logs new regions, each once the node that starts it is known, which is added after it.
+    fn log_new_regions(&mut self, now: Instant, topology: &Topology) {
+        let groups = &self.groups;
+        self.new_regions.retain(|number, seen_at| {
+            let Some(region) = topology.region(*number) else {
+                return false;
+            };
+            let starter = region.bootstrap_node;
+            let known_starter = starter.filter(|node| topology.node(*node).is_some());
+            let is_late = now.duration_since(*seen_at) >= FIRST_CONTACT_TIMEOUT;
+            if starter != known_starter && !is_late {
+                return true;
+            }
+            let name = &region.name;
+            let started_by = known_starter.map(|node| groups.node_name(node));
+            tracing::warn!(
+                region = name,
+                started_by,
+                "a new region joins the cluster; if that was not meant, `cloudkv-node admin \
+                 remove-region {name}` removes it"
+            );
+            false
+        });
     }
 
     fn check_regions(&mut self, now: Instant, topology: &Topology) {
@@ -119,8 +148,13 @@ impl MembershipEvents {
             match change {
                 PresenceChange::Lost(number) => {
                     self.unreachable_regions.insert(number);
+                    let reason = self.unreachable_region_reason(number, topology);
                     let region = topology.region_name(number);
-                    tracing::warn!(region, "region not reached: changes are kept for it");
+                    tracing::warn!(
+                        region,
+                        reason,
+                        "region not reached: changes are kept for it"
+                    );
                 }
                 PresenceChange::Recovered(number, after) => {
                     self.unreachable_regions.remove(&number);
@@ -129,6 +163,15 @@ impl MembershipEvents {
                 }
             }
         }
+    }
+
+    /// Reason why no node of a region can be reached, for each of the first ones.
+    fn unreachable_region_reason(&self, number: u32, topology: &Topology) -> String {
+        let nodes: Vec<String> = topology
+            .nodes_of(number)
+            .map(|node| format!("{}: {}", node.rpc, self.groups.unreachable_reason(node.id)))
+            .collect();
+        list_names(&nodes)
     }
 
     fn check_nodes(&mut self, now: Instant, topology: &Topology) {
@@ -143,8 +186,9 @@ impl MembershipEvents {
                 // The loss of the whole region was logged.
                 PresenceChange::Lost(node) if self.is_region_unreachable(node, topology) => {}
                 PresenceChange::Lost(node) => {
+                    let reason = self.groups.unreachable_reason(node);
                     let node = self.groups.node_name(node);
-                    tracing::warn!(node, "node not reached");
+                    tracing::warn!(node, reason, "node not reached");
                 }
                 PresenceChange::Recovered(node, after) => {
                     let (node, after) = (self.groups.node_name(node), format_seconds(after));

@@ -31,7 +31,6 @@ use crate::meta::Topology;
 use crate::raft::NodeId;
 use crate::rpc::StreamKind;
 use crate::shard::{BulkCopyChunk, ReplicationView, ShardHandle};
-use crate::store::keys::GroupId;
 
 /// Time for another region to apply one chunk.
 const RECONCILE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -290,30 +289,22 @@ pub(super) async fn report_reconciled(geo: &GeoReplication) {
 }
 
 async fn is_reconciled(geo: &GeoReplication, origins: &[pb::Peer], round: u64) -> bool {
-    let same_region = geo.peers.same_region();
-    let queries = (0..).zip(&geo.shards).map(|(number, shard)| {
-        let same_region = &same_region;
-        async move {
-            for origin in origins {
-                let state = if shard.is_leading() {
-                    let replication = shard.view().replication().borrow().clone();
-                    replication.peer_state(origin)
-                } else {
-                    let group = GroupId::shard(number);
-                    let leader = geo
-                        .failure_detector
-                        .leader_of(group, |node| same_region.contains(&node));
-                    match leader {
-                        Some(node) => query_state(geo, number, node, *origin).await.ok(),
-                        None => None,
-                    }
-                };
-                if state.is_none_or(|state| state.reconciled_round < round) {
-                    return false;
+    let queries = (0..).zip(&geo.shards).map(|(number, shard)| async move {
+        for origin in origins {
+            let state = if shard.is_leading() {
+                let replication = shard.view().replication().borrow().clone();
+                replication.peer_state(origin)
+            } else {
+                match geo.leader_here(number) {
+                    Some(node) => query_state(geo, number, node, *origin).await.ok(),
+                    None => None,
                 }
+            };
+            if state.is_none_or(|state| state.reconciled_round < round) {
+                return false;
             }
-            true
         }
+        true
     });
     join_all(queries)
         .await

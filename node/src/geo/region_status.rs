@@ -39,8 +39,8 @@ impl RegionMonitor {
     ) -> Value {
         let to_region = replications.iter().filter(|it| it.region == region.name);
         let shards: Vec<Value> = to_region.map(shard_row).collect();
-        let bootstrap_node = region.bootstrap_node;
-        let started_by = (bootstrap_node != 0).then(|| self.groups.node_name(bootstrap_node));
+        let starter = region.bootstrap_node.and_then(|node| topology.node(node));
+        let started_by = starter.map(|node| self.groups.node_name(node.id));
         let is_reconciled = |number: u32| topology.reconciled_regions().contains(&number);
         let others = |reconciled: bool| {
             let names = || region_names(topology, |it| is_reconciled(it) == reconciled);

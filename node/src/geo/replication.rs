@@ -46,13 +46,16 @@ impl GeoReplication {
     /// Finds the leader of a shard in another region, as far as this node knows.
     pub(super) fn leader_in(&self, shard: u16, region: u32) -> Option<NodeId> {
         let topology = self.catalog.topology();
-        let is_in_region = |node| {
-            topology
-                .node(node)
-                .is_some_and(|node| node.region == region)
-        };
+        let is_in_region = |node| topology.is_in_region(node, region);
         self.failure_detector
             .leader_of(GroupId::shard(shard), is_in_region)
+    }
+
+    /// Finds the other node of this region that leads a shard, as far as this node knows.
+    pub(super) fn leader_here(&self, shard: u16) -> Option<NodeId> {
+        let same_region = self.peers.same_region();
+        self.failure_detector
+            .leader_of(GroupId::shard(shard), |node| same_region.contains(&node))
     }
 
     /// Returns a shard of this node by its number.

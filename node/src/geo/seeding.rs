@@ -13,9 +13,8 @@ use tonic::Streaming;
 
 use super::replication::GeoReplication;
 use crate::raft::NodeId;
-use crate::rpc::StreamKind;
+use crate::rpc::{CallError, StreamKind};
 use crate::shard::{ShardHandle, ShardResponse};
-use crate::store::keys::GroupId;
 
 /// Time for the leader of another region's shard, or of this region's, to answer a query.
 const PEER_QUERY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -74,21 +73,34 @@ async fn query_retention(
     let topology = geo.catalog.topology();
     let name = topology.region_name(region).unwrap_or("?");
     let node = node.ok_or_else(|| format!("find leader of region {name}: none reported"))?;
-    let query = pb::PeerQuery {
-        shard: u32::from(number),
-        peer: Some(geo.local),
-    };
-    let call = geo.peers.call(
-        node,
-        StreamKind::Geo,
-        call::Body::Peer(query),
-        PEER_QUERY_TIMEOUT,
-    );
-    match call.await.map_err(|error| error.to_string())? {
-        reply::Body::Peer(answer) if answer.retained => Ok((node, answer)),
-        _ => Err(format!(
+    let answer = query_peer(geo, number, node).await;
+    let asked = geo.peers.name_of(node);
+    let failed = |error: CallError| format!("ask {asked} of region {name}: {error}");
+    match answer.map_err(failed)? {
+        Some(answer) if answer.retained => Ok((node, answer)),
+        Some(_) | None => Err(format!(
             "region {name} doesn't retain changes for this region yet"
         )),
+    }
+}
+
+/// Asks the leader of a shard about its state and about what it has of this region; `None` if it
+/// refuses.
+async fn query_peer(
+    geo: &GeoReplication,
+    number: u16,
+    leader: NodeId,
+) -> Result<Option<pb::PeerReply>, CallError> {
+    let query = call::Body::Peer(pb::PeerQuery {
+        shard: u32::from(number),
+        peer: Some(geo.local),
+    });
+    let call = geo
+        .peers
+        .call(leader, StreamKind::Geo, query, PEER_QUERY_TIMEOUT);
+    match call.await? {
+        reply::Body::Peer(answer) => Ok(Some(answer)),
+        _ => Ok(None),
     }
 }
 
@@ -140,32 +152,14 @@ async fn propose_chunk(shard: &ShardHandle, chunk: pb::SeedChunk) -> Result<(), 
 
 /// Returns whether all shards of this region serve.
 pub(super) async fn is_region_serving(geo: &GeoReplication) -> bool {
-    let same_region = geo.peers.same_region();
-    let queries = (0..).zip(&geo.shards).map(|(number, shard)| {
-        let same_region = &same_region;
-        async move {
-            if shard.is_leading() {
-                return shard.view().is_open();
-            }
-            let group = GroupId::shard(number);
-            let Some(node) = geo
-                .failure_detector
-                .leader_of(group, |node| same_region.contains(&node))
-            else {
-                return false;
-            };
-            let query = pb::PeerQuery {
-                shard: u32::from(number),
-                peer: Some(geo.local),
-            };
-            let answer = geo.peers.call(
-                node,
-                StreamKind::Geo,
-                call::Body::Peer(query),
-                PEER_QUERY_TIMEOUT,
-            );
-            matches!(answer.await, Ok(reply::Body::Peer(answer)) if answer.open)
+    let queries = (0..).zip(&geo.shards).map(|(number, shard)| async move {
+        if shard.is_leading() {
+            return shard.view().is_open();
         }
+        let Some(leader) = geo.leader_here(number) else {
+            return false;
+        };
+        matches!(query_peer(geo, number, leader).await, Ok(Some(answer)) if answer.open)
     });
     join_all(queries).await.into_iter().all(|is_open| is_open)
 }

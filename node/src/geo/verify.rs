@@ -14,7 +14,6 @@ use futures_util::future::join_all;
 use super::replication::GeoReplication;
 use crate::rpc::StreamKind;
 use crate::shard::MAX_DIGEST_RANGES;
-use crate::store::keys::GroupId;
 use crate::types::Nanos;
 
 /// Number of comparisons of one shard, and the interval between two.
@@ -175,11 +174,8 @@ impl GeoReplication {
         let answer = if local_shard.is_some_and(|shard| shard.is_leading()) {
             self.handle_digest_query(query).await
         } else {
-            let same_region = self.peers.same_region();
             let leader = if region == self.local.region {
-                let group = GroupId::shard(shard);
-                self.failure_detector
-                    .leader_of(group, |node| same_region.contains(&node))
+                self.leader_here(shard)
             } else {
                 self.leader_in(shard, region)
             };

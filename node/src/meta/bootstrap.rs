@@ -11,6 +11,7 @@ use super::node_refusal::NodeRefusal;
 use super::nodes::check_text_lengths;
 use super::state::MetaState;
 use super::topology::{NodeInfo, NodeState, Placement};
+use crate::raft::NodeId;
 use crate::store::RowBatch;
 use crate::types::Nanos;
 
@@ -83,15 +84,15 @@ fn first_node(
     time: Nanos,
     bootstrap: &pb::BootstrapCluster,
 ) -> Result<Option<(NodeInfo, u16)>, NodeRefusal> {
-    if bootstrap.node == 0 {
+    let Some(id) = NodeId::nonzero(bootstrap.node) else {
         return Ok(None);
-    }
+    };
     let shards = u16::try_from(bootstrap.shards).map_err(|_| NodeRefusal::TooManyShards {
         limit: u64::from(MAX_SHARDS),
     })?;
     check_text_lengths(&bootstrap.rpc, &bootstrap.http, &bootstrap.version)?;
     let node = NodeInfo {
-        id: bootstrap.node,
+        id,
         region: FIRST_REGION,
         rpc: bootstrap.rpc.clone(),
         http: bootstrap.http.clone(),

@@ -7,6 +7,7 @@ use cloudkv_proto::v1::{self as pb, meta_refusal::Kind, meta_response::Kind as A
 
 use super::command_refusal::{CommandRefusal, CommandResult};
 use super::node_refusal::NodeRefusal;
+use crate::raft::NodeId;
 
 /// Reason why a response can't be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,19 +75,19 @@ impl From<NodeRefusal> for pb::MetaRefusal {
     fn from(refusal: NodeRefusal) -> Self {
         let (kind, limit) = match refusal {
             NodeRefusal::ZeroNodeId => (Kind::NodeZero, 0),
-            NodeRefusal::UnknownNode { node } => (Kind::UnknownNode, node),
-            NodeRefusal::NodeRemoved { node } => (Kind::NodeRemoved, node),
+            NodeRefusal::UnknownNode { node } => (Kind::UnknownNode, u64::from(node)),
+            NodeRefusal::NodeRemoved { node } => (Kind::NodeRemoved, u64::from(node)),
             NodeRefusal::UnknownRegion => (Kind::UnknownRegion, 0),
-            NodeRefusal::WrongRegion { node } => (Kind::OtherRegion, node),
+            NodeRefusal::WrongRegion { node } => (Kind::OtherRegion, u64::from(node)),
             NodeRefusal::InvalidAddress { limit } => (Kind::BadAddress, limit),
-            NodeRefusal::AddressTaken { node } => (Kind::AddressTaken, node),
+            NodeRefusal::AddressTaken { node } => (Kind::AddressTaken, u64::from(node)),
             NodeRefusal::VersionTooLong { limit } => (Kind::LongVersion, limit),
             NodeRefusal::MissingState => (Kind::NoState, 0),
-            NodeRefusal::UnexpectedState { node } => (Kind::OtherState, node),
+            NodeRefusal::UnexpectedState { node } => (Kind::OtherState, u64::from(node)),
             NodeRefusal::UnknownShard { shards } => (Kind::UnknownShard, shards),
             NodeRefusal::StaleEpoch { epoch } => (Kind::StaleEpoch, epoch),
             NodeRefusal::InvalidVoterCount { voters } => (Kind::BadVoters, voters),
-            NodeRefusal::DuplicateMember { node } => (Kind::NamedTwice, node),
+            NodeRefusal::DuplicateMember { node } => (Kind::NamedTwice, u64::from(node)),
             NodeRefusal::TooManyShards { limit } => (Kind::TooManyShards, limit),
         };
         Self {
@@ -148,7 +149,7 @@ fn refusal_of_kind(kind: Kind, limit: u64) -> Option<CommandRefusal> {
 }
 
 fn node_refusal_of_kind(kind: Kind, limit: u64) -> Option<NodeRefusal> {
-    let node = limit;
+    let node = NodeId::from(limit);
     match kind {
         Kind::NodeZero => Some(NodeRefusal::ZeroNodeId),
         Kind::UnknownNode => Some(NodeRefusal::UnknownNode { node }),
@@ -188,6 +189,10 @@ mod tests {
 
     use super::*;
 
+    fn id(number: u64) -> NodeId {
+        NodeId::from(number)
+    }
+
     /// Enumerates all refusals, one after the other. A new variant doesn't compile until it is
     /// added here.
     fn next_refusal(refusal: Option<CommandRefusal>) -> Option<CommandRefusal> {
@@ -220,19 +225,19 @@ mod tests {
         use NodeRefusal as R;
         match refusal {
             None => Some(R::ZeroNodeId),
-            Some(R::ZeroNodeId) => Some(R::UnknownNode { node: 7 }),
-            Some(R::UnknownNode { .. }) => Some(R::NodeRemoved { node: u64::MAX }),
+            Some(R::ZeroNodeId) => Some(R::UnknownNode { node: id(7) }),
+            Some(R::UnknownNode { .. }) => Some(R::NodeRemoved { node: id(u64::MAX) }),
             Some(R::NodeRemoved { .. }) => Some(R::UnknownRegion),
-            Some(R::UnknownRegion) => Some(R::WrongRegion { node: 9 }),
+            Some(R::UnknownRegion) => Some(R::WrongRegion { node: id(9) }),
             Some(R::WrongRegion { .. }) => Some(R::InvalidAddress { limit: 255 }),
-            Some(R::InvalidAddress { .. }) => Some(R::AddressTaken { node: 11 }),
+            Some(R::InvalidAddress { .. }) => Some(R::AddressTaken { node: id(11) }),
             Some(R::AddressTaken { .. }) => Some(R::VersionTooLong { limit: 254 }),
             Some(R::VersionTooLong { .. }) => Some(R::MissingState),
-            Some(R::MissingState) => Some(R::UnexpectedState { node: 13 }),
+            Some(R::MissingState) => Some(R::UnexpectedState { node: id(13) }),
             Some(R::UnexpectedState { .. }) => Some(R::UnknownShard { shards: 8 }),
             Some(R::UnknownShard { .. }) => Some(R::StaleEpoch { epoch: 3 }),
             Some(R::StaleEpoch { .. }) => Some(R::InvalidVoterCount { voters: 2 }),
-            Some(R::InvalidVoterCount { .. }) => Some(R::DuplicateMember { node: 12 }),
+            Some(R::InvalidVoterCount { .. }) => Some(R::DuplicateMember { node: id(12) }),
             Some(R::DuplicateMember { .. }) => Some(R::TooManyShards { limit: 65_535 }),
             Some(R::TooManyShards { .. }) => None,
         }

@@ -42,16 +42,17 @@ pub(super) fn unsupported_item(item: &str) -> io::Error {
 mod tests {
     use super::*;
     use crate::meta::NodeInfo;
+    use crate::raft::NodeId;
 
     /// Creates a region with nodes of these levels, from node 1 on.
     fn nodes_of_levels(levels: &[u32]) -> Topology {
         let mut topology = Topology::default();
-        for (id, level) in (1..).zip(levels) {
+        for (number, level) in (1_u64..).zip(levels) {
             topology.put_node(NodeInfo {
-                id,
+                id: NodeId::from(number),
                 region: 1,
-                rpc: format!("n{id}:7070"),
-                http: format!("n{id}:8080"),
+                rpc: format!("n{number}:7070"),
+                http: format!("n{number}:8080"),
                 state: NodeState::Active,
                 level: *level,
                 version: String::new(),
@@ -71,7 +72,7 @@ mod tests {
         // A leader of an older version raises nothing beyond its own level.
         assert_eq!(common_level(&nodes_of_levels(&[2, 2, 2]), 1), Some(1));
         let mut topology = nodes_of_levels(&[2, 2, 1]);
-        let mut old = topology.node(3).unwrap().clone();
+        let mut old = topology.node(NodeId::from(3)).unwrap().clone();
         old.state = NodeState::Removed;
         topology.put_node(old);
         assert_eq!(common_level(&topology, 2), Some(2));

@@ -104,23 +104,13 @@ fn scan_rows(
 ) -> Result<(), StoreError> {
     let from = rows.single(kind);
     let to = keys::prefix_end(&from);
-    let mut error = None;
-    db.scan(
-        Scan {
-            from,
-            to,
-            fill_cache: false,
-        },
-        |key, row| {
-            let id = keys::id_of(key).unwrap_or_default();
-            match visit(id, Bytes::copy_from_slice(row)) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(cause) => {
-                    error = Some(cause);
-                    ControlFlow::Break(())
-                }
-            }
-        },
-    )?;
-    error.map_or(Ok(()), Err)
+    let scan = Scan {
+        from,
+        to,
+        fill_cache: false,
+    };
+    db.try_scan(scan, |key, row| {
+        let id = keys::id_of(key).unwrap_or_default();
+        visit(id, Bytes::copy_from_slice(row)).map(ControlFlow::Continue)
+    })
 }

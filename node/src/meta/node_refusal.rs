@@ -37,7 +37,7 @@ pub enum NodeRefusal {
     },
     /// Another node has the rpc address.
     #[error(
-        "node {node} has the same rpc address: if that node is lost, `cloudkv-node admin replace \
+        "another node has the same rpc address: if it is lost, `cloudkv-node admin replace \
          {node}` frees it; else give this one another rpc or advertise_rpc"
     )]
     AddressTaken {

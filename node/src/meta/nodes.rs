@@ -90,10 +90,7 @@ fn registered_node(
     time: Nanos,
     register: &pb::RegisterNode,
 ) -> Result<NodeInfo, NodeRefusal> {
-    let id = register.node;
-    if id == 0 {
-        return Err(NodeRefusal::ZeroNodeId);
-    }
+    let id = NodeId::nonzero(register.node).ok_or(NodeRefusal::ZeroNodeId)?;
     let known = topology.node(id);
     if known.is_some_and(|known| known.state == NodeState::Removed) {
         return Err(NodeRefusal::NodeRemoved { node: id });
@@ -151,13 +148,11 @@ fn node_at_address(topology: &Topology, rpc: &str) -> Option<NodeId> {
 /// node stays removed.
 fn node_with_state(
     topology: &Topology,
-    id: NodeId,
+    number: u64,
     state: pb::NodeState,
     expected: pb::NodeState,
 ) -> Result<NodeInfo, NodeRefusal> {
-    if id == 0 {
-        return Err(NodeRefusal::ZeroNodeId);
-    }
+    let id = NodeId::nonzero(number).ok_or(NodeRefusal::ZeroNodeId)?;
     let state = NodeState::from_pb(state).ok_or(NodeRefusal::MissingState)?;
     let node = topology
         .node(id)
@@ -202,8 +197,8 @@ fn next_placement(
     check_members(topology, set)?;
     let placement = Placement {
         epoch: epoch.saturating_add(1),
-        voters: set.voters.clone(),
-        learners: set.learners.clone(),
+        voters: set.voters.iter().copied().map(NodeId::from).collect(),
+        learners: set.learners.iter().copied().map(NodeId::from).collect(),
     };
     Ok((shard, placement))
 }
@@ -211,7 +206,8 @@ fn next_placement(
 /// Checks that each member is named once, exists, belongs to the region and isn't removed.
 fn check_members(topology: &Topology, set: &pb::SetPlacement) -> NodeResponse {
     let mut seen = std::collections::BTreeSet::new();
-    for id in set.voters.iter().chain(&set.learners).copied() {
+    let members = set.voters.iter().chain(&set.learners).copied();
+    for id in members.map(NodeId::from) {
         if !seen.insert(id) {
             return Err(NodeRefusal::DuplicateMember { node: id });
         }

@@ -3,8 +3,8 @@ use prost::Message;
 
 use super::node_refusal::NodeRefusal;
 use super::test_fixture::{
-    MetadataFixture, bootstrap_command, bootstrap_without_node, placement_command, registration,
-    set_state_command,
+    MetadataFixture, bootstrap_command, bootstrap_without_node, id, placement_command,
+    registration, set_state_command,
 };
 use super::topology::{NodeState, Placement};
 use super::{CommandRefusal, MAX_FEATURE_LEVEL};
@@ -25,15 +25,15 @@ const DIGEST_0_1: u64 = 12_243_864_304_304_632_334;
 fn a_cluster_is_bootstrapped_with_its_first_node_which_has_every_shard() {
     let fixture = MetadataFixture::bootstrapped();
     let topology = fixture.topology();
-    let node = topology.node(1).unwrap();
+    let node = topology.node(id(1)).unwrap();
     assert_eq!((node.region, node.state), (1, NodeState::Active));
     assert_eq!((node.rpc.as_str(), node.joined_at), ("n1:7070", 1000));
     let alone = Placement {
         epoch: 1,
-        voters: vec![1],
+        voters: vec![id(1)],
         learners: vec![],
     };
-    assert_eq!(topology.shards_of_node(1), [0, 1, 2, 3]);
+    assert_eq!(topology.shards_of_node(id(1)), [0, 1, 2, 3]);
     assert_eq!(topology.placement(1, 3), Some(&alone));
     assert_eq!(topology.placement(1, 4), None);
     assert_eq!(topology.region_number("eu"), Some(1));
@@ -104,7 +104,7 @@ fn a_registration_updates_what_may_change_and_keeps_the_rest() {
     };
     fixture.apply(Command::RegisterNode(again)).unwrap();
     let topology = fixture.topology();
-    let node = topology.node(2).unwrap();
+    let node = topology.node(id(2)).unwrap();
     assert_eq!((node.rpc.as_str(), node.level), ("other:1", 2));
     assert_eq!(node.version, "0.3.0");
     assert_eq!(
@@ -133,7 +133,7 @@ fn registrations_are_refused_with_the_reason() {
     };
     let cases = [
         (changed(|r| r.node = 0), R::ZeroNodeId),
-        (registration(3), R::NodeRemoved { node: 3 }),
+        (registration(3), R::NodeRemoved { node: id(3) }),
         (changed(|r| r.region = "us".into()), R::UnknownRegion),
         (changed(|r| r.rpc.clear()), R::InvalidAddress { limit: 255 }),
         (
@@ -154,7 +154,7 @@ fn registrations_are_refused_with_the_reason() {
         ),
         (
             changed(|r| r.rpc = "n2:7070".into()),
-            R::AddressTaken { node: 2 },
+            R::AddressTaken { node: id(2) },
         ),
     ];
     for (register, reason) in cases {
@@ -186,16 +186,19 @@ fn a_node_stays_in_its_region() {
         ..registration(1)
     };
     let refusal = fixture.apply_refused(Command::RegisterNode(moved));
-    assert_eq!(refusal, NodeRefusal::WrongRegion { node: 1 });
+    assert_eq!(refusal, NodeRefusal::WrongRegion { node: id(1) });
     let american = pb::RegisterNode {
         region: "us".into(),
         ..registration(2)
     };
     fixture.apply(Command::RegisterNode(american)).unwrap();
     let topology = fixture.topology();
-    assert_eq!(topology.nodes_of(2).map(|n| n.id).collect::<Vec<_>>(), [2]);
+    assert_eq!(
+        topology.nodes_of(2).map(|n| n.id).collect::<Vec<_>>(),
+        [id(2)]
+    );
     let refusal = fixture.apply_refused(Command::SetPlacement(placement_command(0, 1, &[2], &[])));
-    assert_eq!(refusal, NodeRefusal::WrongRegion { node: 2 });
+    assert_eq!(refusal, NodeRefusal::WrongRegion { node: id(2) });
 }
 
 #[test]
@@ -210,14 +213,14 @@ fn node_states_change_freely_until_a_node_is_removed() {
         (Removed, NodeState::Removed),
     ] {
         fixture.apply(set_state_command(1, state)).unwrap();
-        assert_eq!(fixture.topology().node(1).unwrap().state, expected);
+        assert_eq!(fixture.topology().node(id(1)).unwrap().state, expected);
     }
     assert_eq!(fixture.topology().nodes_of(1).count(), 0);
     for (node, state, reason) in [
-        (1, Active, NodeRefusal::NodeRemoved { node: 1 }),
-        (1, Leaving, NodeRefusal::NodeRemoved { node: 1 }),
+        (1, Active, NodeRefusal::NodeRemoved { node: id(1) }),
+        (1, Leaving, NodeRefusal::NodeRemoved { node: id(1) }),
         (1, Unspecified, NodeRefusal::MissingState),
-        (2, Active, NodeRefusal::UnknownNode { node: 2 }),
+        (2, Active, NodeRefusal::UnknownNode { node: id(2) }),
         (0, Active, NodeRefusal::ZeroNodeId),
     ] {
         assert_eq!(
@@ -254,18 +257,17 @@ fn a_placement_follows_the_one_it_was_made_from() {
     let placement = topology.placement(1, 2).unwrap();
     assert_eq!(
         (placement.epoch, placement.preferred_leader()),
-        (2, Some(3))
+        (2, Some(id(3)))
     );
-    assert_eq!(topology.shards_of_node(3), [2]);
+    assert_eq!(topology.shards_of_node(id(3)), [2]);
     assert_eq!(
         fixture.apply_refused(three),
         NodeRefusal::StaleEpoch { epoch: 2 }
     );
 }
 
-#[test]
-fn placements_are_refused_with_the_reason() {
-    use NodeRefusal as R;
+/// Nodes 1 to 5, of which 4 is being decommissioned and 5 removed.
+fn fixture_of_five_nodes() -> MetadataFixture {
     let mut fixture = MetadataFixture::bootstrapped();
     for node in 2..=5 {
         fixture
@@ -278,6 +280,22 @@ fn placements_are_refused_with_the_reason() {
     fixture
         .apply(set_state_command(4, pb::NodeState::Leaving))
         .unwrap();
+    fixture
+}
+
+fn assert_refused(
+    fixture: &mut MetadataFixture,
+    cases: impl IntoIterator<Item = (pb::SetPlacement, NodeRefusal)>,
+) {
+    for (set, reason) in cases {
+        assert_eq!(fixture.apply_refused(Command::SetPlacement(set)), reason);
+    }
+}
+
+#[test]
+fn placements_of_unknown_shards_and_of_other_epochs_are_refused() {
+    use NodeRefusal as R;
+    let mut fixture = fixture_of_five_nodes();
     let other_region = pb::SetPlacement {
         region: 2,
         ..placement_command(0, 0, &[1], &[])
@@ -300,6 +318,15 @@ fn placements_are_refused_with_the_reason() {
             placement_command(0, 2, &[1], &[]),
             R::StaleEpoch { epoch: 1 },
         ),
+    ];
+    assert_refused(&mut fixture, cases);
+}
+
+#[test]
+fn placements_are_refused_for_the_members_that_they_name() {
+    use NodeRefusal as R;
+    let mut fixture = fixture_of_five_nodes();
+    let cases = [
         (
             placement_command(0, 1, &[], &[1]),
             R::InvalidVoterCount { voters: 0 },
@@ -314,36 +341,34 @@ fn placements_are_refused_with_the_reason() {
         ),
         (
             placement_command(0, 1, &[1, 2, 1], &[]),
-            R::DuplicateMember { node: 1 },
+            R::DuplicateMember { node: id(1) },
         ),
         (
             placement_command(0, 1, &[1], &[2, 1]),
-            R::DuplicateMember { node: 1 },
+            R::DuplicateMember { node: id(1) },
         ),
         (
             placement_command(0, 1, &[1], &[2, 2]),
-            R::DuplicateMember { node: 2 },
+            R::DuplicateMember { node: id(2) },
         ),
         (
             placement_command(0, 1, &[9], &[]),
-            R::UnknownNode { node: 9 },
+            R::UnknownNode { node: id(9) },
         ),
         (
             placement_command(0, 1, &[1], &[0]),
-            R::UnknownNode { node: 0 },
+            R::UnknownNode { node: id(0) },
         ),
         (
             placement_command(0, 1, &[5], &[]),
-            R::NodeRemoved { node: 5 },
+            R::NodeRemoved { node: id(5) },
         ),
         (
             placement_command(0, 1, &[1], &[5]),
-            R::NodeRemoved { node: 5 },
+            R::NodeRemoved { node: id(5) },
         ),
     ];
-    for (set, reason) in cases {
-        assert_eq!(fixture.apply_refused(Command::SetPlacement(set)), reason);
-    }
+    assert_refused(&mut fixture, cases);
     // A node that is being decommissioned may still be named: it leaves once another node replaces
     // it.
     let set = placement_command(0, 1, &[1, 2, 4], &[]);
@@ -364,13 +389,13 @@ fn nodes_of_one_host_are_told_apart_by_their_addresses() {
         .apply(set_state_command(4, pb::NodeState::Removed))
         .unwrap();
     let topology = fixture.topology();
-    let name_of = |node| topology.unique_name(topology.node(node).unwrap());
+    let name_of = |number| topology.unique_name(topology.node(id(number)).unwrap());
     assert_eq!([name_of(2), name_of(3)], ["10.0.0.1:7072", "10.0.0.1:7073"]);
     fixture
         .apply(set_state_command(3, pb::NodeState::Removed))
         .unwrap();
     let topology = fixture.topology();
-    let left = topology.node(2).unwrap();
+    let left = topology.node(id(2)).unwrap();
     assert_eq!(topology.unique_name(left), "10.0.0.1");
 }
 
@@ -384,20 +409,23 @@ fn names_and_times_of_removal_are_kept() {
     fixture
         .apply(Command::RegisterNode(registration(2)))
         .unwrap();
-    assert_eq!(fixture.topology().node(2).unwrap().display_name(), "n2");
+    assert_eq!(fixture.topology().node(id(2)).unwrap().display_name(), "n2");
     fixture.apply(Command::RegisterNode(named(2))).unwrap();
-    assert_eq!(fixture.topology().node(2).unwrap().display_name(), "node-2");
+    assert_eq!(
+        fixture.topology().node(id(2)).unwrap().display_name(),
+        "node-2"
+    );
     let too_long = pb::RegisterNode {
         name: "x".repeat(256),
         ..registration(2)
     };
     fixture.apply(Command::RegisterNode(too_long)).unwrap();
     let topology = fixture.topology();
-    let node = topology.node(2).unwrap();
+    let node = topology.node(id(2)).unwrap();
     assert_eq!((node.name.as_str(), node.removed_at), ("node-2", 0));
     let removed = set_state_command(2, pb::NodeState::Removed);
     fixture.apply(removed.clone()).unwrap();
-    assert_eq!(fixture.topology().node(2).unwrap().removed_at, 1000);
+    assert_eq!(fixture.topology().node(id(2)).unwrap().removed_at, 1000);
     let again = pb::MetaCommand {
         time: 2000,
         kind: Some(removed),
@@ -405,7 +433,7 @@ fn names_and_times_of_removal_are_kept() {
     let mut batch = RowBatch::default();
     fixture.state.apply(&again, &mut batch).unwrap().unwrap();
     fixture.write_batch(batch);
-    assert_eq!(fixture.topology().node(2).unwrap().removed_at, 1000);
+    assert_eq!(fixture.topology().node(id(2)).unwrap().removed_at, 1000);
 }
 
 #[test]
@@ -446,13 +474,13 @@ fn an_expected_state_must_match_the_current_one() {
         expected: pb::NodeState::Leaving.into(),
     });
     let refusal = fixture.apply_refused(remove.clone());
-    assert_eq!(refusal, NodeRefusal::UnexpectedState { node: 2 });
+    assert_eq!(refusal, NodeRefusal::UnexpectedState { node: id(2) });
     fixture
         .apply(set_state_command(2, pb::NodeState::Leaving))
         .unwrap();
     fixture.apply(remove).unwrap();
     assert_eq!(
-        fixture.topology().node(2).unwrap().state,
+        fixture.topology().node(id(2)).unwrap().state,
         NodeState::Removed
     );
 }

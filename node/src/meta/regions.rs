@@ -18,6 +18,8 @@ use crate::types::Nanos;
 
 /// Maximum length of a region's name, in bytes.
 const MAX_NAME_BYTES: usize = 63;
+/// Maximum number of removed regions whose names are kept.
+const MAX_REMOVED_REGIONS: usize = 16;
 
 impl MetaState {
     /// Adds a region, which joins the others; does nothing if one of that name exists.
@@ -125,7 +127,16 @@ impl MetaState {
         header.reconciled_in.clear();
         header.regions_epoch += 1;
         let removing = header.regions.extract_if(.., |region| region.leaving);
-        let removed: Vec<u32> = removing.map(|region| region.number).collect();
+        let named = removing.map(|region| pb::RemovedRegion {
+            number: region.number,
+            name: region.name,
+        });
+        let named: Vec<pb::RemovedRegion> = named.collect();
+        let removed: Vec<u32> = named.iter().map(|region| region.number).collect();
+        header.removed_regions.extend(named);
+        let surplus = header.removed_regions.len();
+        let surplus = surplus.saturating_sub(MAX_REMOVED_REGIONS);
+        header.removed_regions.drain(..surplus);
         let topology = self.catalog.topology();
         let nodes = topology.nodes().iter();
         let affected = nodes
@@ -143,7 +154,7 @@ impl MetaState {
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_fixture::{MetadataFixture, bootstrap_command, registration};
+    use super::super::test_fixture::{MetadataFixture, bootstrap_command, id, registration};
     use super::*;
     use cloudkv_proto::v1::meta_command::Kind as Command;
 
@@ -210,8 +221,10 @@ mod tests {
         let topology = fixture.topology();
         assert_eq!(topology.region_number("ap"), None);
         assert_eq!(topology.regions_epoch(), epoch + 1);
-        assert_eq!(topology.node(9).unwrap().state, NodeState::Removed);
-        assert_eq!(topology.node(1).unwrap().state, NodeState::Active);
+        assert_eq!(topology.node(id(9)).unwrap().state, NodeState::Removed);
+        assert_eq!(topology.node(id(1)).unwrap().state, NodeState::Active);
+        assert_eq!(topology.region_name(ap), None);
+        assert_eq!(topology.known_region_name(ap), Some("ap"));
         assert_eq!(join_region(&mut fixture, "ap"), ap + 1);
     }
 
@@ -250,6 +263,26 @@ mod tests {
         reconcile_region(&mut fixture, 1, 1);
         reconcile_region(&mut fixture, 2, 1);
         assert_eq!(join_region(&mut fixture, "sa"), region + 1);
+    }
+
+    #[test]
+    fn the_names_of_the_regions_that_were_removed_last_are_kept() {
+        let mut fixture = MetadataFixture::bootstrapped();
+        let mut removed = Vec::new();
+        for round in 1..=MAX_REMOVED_REGIONS + 1 {
+            removed.push(join_region(&mut fixture, "us"));
+            remove_region(&mut fixture, "us").unwrap();
+            reconcile_region(&mut fixture, 1, round as u64);
+        }
+        let topology = fixture.topology();
+        let names = removed.iter().map(|it| topology.known_region_name(*it));
+        let names: Vec<Option<&str>> = names.collect();
+        assert_eq!(names[0], None);
+        assert!(
+            names[1..].iter().all(|name| *name == Some("us")),
+            "{names:?}"
+        );
+        assert_eq!(topology.known_region_name(1), Some("eu"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::nodes::NodeResponse;
 use super::plans::default_plans;
 use super::state::MetaState;
 use super::topology::Topology;
-use crate::raft::MachineState;
+use crate::raft::{MachineState, NodeId};
 use crate::store::keys::{self, GroupId, Rows};
 use crate::store::{Engine, EngineSettings, RowBatch, Scan};
 
@@ -21,6 +21,8 @@ pub(super) struct MetadataFixture {
     pub(super) state: MetaState,
     /// True if the state is reopened after every command.
     is_reopened: bool,
+    /// Time of the next commands.
+    pub(super) time: u64,
 }
 
 pub(super) const GENERATION: u32 = 1;
@@ -45,6 +47,7 @@ impl MetadataFixture {
             engine,
             state,
             is_reopened,
+            time: 1000,
         }
     }
 
@@ -63,7 +66,7 @@ impl MetadataFixture {
 
     pub(super) fn try_apply(&mut self, kind: Command) -> std::io::Result<CommandResult> {
         let command = pb::MetaCommand {
-            time: 1000,
+            time: self.time,
             kind: Some(kind),
         };
         let mut batch = RowBatch::default();
@@ -149,6 +152,10 @@ pub(super) fn bootstrap_command() -> pb::BootstrapCluster {
         version: "0.2.0".into(),
         ..bootstrap_without_node()
     }
+}
+
+pub(super) fn id(number: u64) -> NodeId {
+    NodeId::from(number)
 }
 
 pub(super) fn registration(node: u64) -> pb::RegisterNode {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use cloudkv_common::transport::tls::host_of;
+use cloudkv_common::hosts::host_of;
 use cloudkv_proto::v1 as pb;
 
 use crate::raft::NodeId;
@@ -142,16 +142,16 @@ impl Placement {
     pub(super) fn from_row(row: pb::Placement) -> Self {
         Self {
             epoch: row.epoch,
-            voters: row.voters,
-            learners: row.learners,
+            voters: row.voters.into_iter().map(NodeId::from).collect(),
+            learners: row.learners.into_iter().map(NodeId::from).collect(),
         }
     }
 
     pub(super) fn to_row(&self) -> pb::Placement {
         pb::Placement {
             epoch: self.epoch,
-            voters: self.voters.clone(),
-            learners: self.learners.clone(),
+            voters: self.voters.iter().copied().map(u64::from).collect(),
+            learners: self.learners.iter().copied().map(u64::from).collect(),
         }
     }
 }
@@ -165,8 +165,8 @@ pub struct RegionInfo {
     pub incarnation: u64,
     /// True while its shards are seeded from other regions, and don't serve yet.
     pub is_joining: bool,
-    /// Node that bootstraps its shards; 0 for the one that bootstrapped the cluster.
-    pub bootstrap_node: NodeId,
+    /// Node that bootstraps its shards, if one was named.
+    pub bootstrap_node: Option<NodeId>,
     /// True while the region is being removed, which may be because it is lost.
     pub is_removing: bool,
 }
@@ -177,7 +177,7 @@ impl RegionInfo {
             name: row.name.clone(),
             incarnation: row.incarnation,
             is_joining: row.joining,
-            bootstrap_node: row.bootstrap_node,
+            bootstrap_node: NodeId::nonzero(row.bootstrap_node),
             is_removing: row.leaving,
         }
     }
@@ -187,6 +187,8 @@ impl RegionInfo {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topology {
     regions: BTreeMap<u32, RegionInfo>,
+    /// Names of the regions that were removed last.
+    removed_regions: BTreeMap<u32, String>,
     regions_epoch: u64,
     removal_round: u64,
     reconciled_regions: Vec<u32>,
@@ -205,6 +207,26 @@ impl Topology {
         self.node_index(id)
             .ok()
             .and_then(|index| self.nodes.get(index))
+    }
+
+    /// Returns this topology without the nodes that joined after a time, and without the regions
+    /// that these started; node `me` stays, and so does its region.
+    pub fn without_joined_after(&self, time: Nanos, me: NodeId) -> Self {
+        let mut earlier = self.clone();
+        let is_earlier = |node: &NodeInfo| node.id == me || node.joined_at <= time;
+        earlier.nodes.retain(is_earlier);
+        let here = self.node(me).map(|me| me.region);
+        // A region is added before its first node.
+        let is_later = |node| self.node(node).is_none_or(|node| !is_earlier(node));
+        earlier.regions.retain(|number, region| {
+            here == Some(*number) || !region.bootstrap_node.is_some_and(is_later)
+        });
+        earlier
+    }
+
+    /// Returns whether a node is known, and of a region.
+    pub fn is_in_region(&self, id: NodeId, region: u32) -> bool {
+        self.node(id).is_some_and(|node| node.region == region)
     }
 
     /// Name that tells a node from the others: its display name, or its rpc address if a node that
@@ -233,7 +255,7 @@ impl Topology {
     pub fn members(&self) -> Vec<pb::Member> {
         let is_member = |node: &&NodeInfo| node.state != NodeState::Removed;
         let member = |node: &NodeInfo| pb::Member {
-            id: node.id,
+            id: u64::from(node.id),
             rpc: node.rpc.clone(),
         };
         self.nodes.iter().filter(is_member).map(member).collect()
@@ -313,6 +335,12 @@ impl Topology {
         self.region(number).map(|region| region.name.as_str())
     }
 
+    /// Name of the region with a number, which may be one of those that were removed last.
+    pub fn known_region_name(&self, number: u32) -> Option<&str> {
+        let removed = || self.removed_regions.get(&number).map(String::as_str);
+        self.region_name(number).or_else(removed)
+    }
+
     fn node_index(&self, id: NodeId) -> Result<usize, usize> {
         self.nodes.binary_search_by_key(&id, |node| node.id)
     }
@@ -332,6 +360,10 @@ impl Topology {
         let regions = header.regions.iter();
         self.regions = regions
             .map(|region| (region.number, RegionInfo::from_row(region)))
+            .collect();
+        let removed = header.removed_regions.iter();
+        self.removed_regions = removed
+            .map(|region| (region.number, region.name.clone()))
             .collect();
         self.regions_epoch = header.regions_epoch;
         self.removal_round = header.removal_round;

@@ -2,7 +2,7 @@ use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 
 use super::test_fixture::{
-    GENERATION, MetadataFixture, bootstrap_command, placement_command, registration, rows,
+    GENERATION, MetadataFixture, bootstrap_command, id, placement_command, registration, rows,
     set_state_command,
 };
 use super::topology::NodeState;
@@ -38,8 +38,8 @@ fn a_history_gives_the_same_in_one_process_and_over_restarts() {
         assert_eq!(straight.topology(), reopened.topology(), "step {step}");
     }
     let topology = straight.topology();
-    assert_eq!(topology.node(2).unwrap().rpc, "elsewhere:1");
-    assert_eq!(topology.node(3).unwrap().state, NodeState::Removed);
+    assert_eq!(topology.node(id(2)).unwrap().rpc, "elsewhere:1");
+    assert_eq!(topology.node(id(3)).unwrap().state, NodeState::Removed);
     assert_eq!(topology.placement(1, 0).unwrap().epoch, 3);
 }
 
@@ -83,7 +83,7 @@ fn a_snapshot_publishes_its_topology() {
         .apply(Command::RegisterNode(registration(3)))
         .unwrap();
     assert!(changes.has_changed().unwrap());
-    assert!(catalog.topology().node(3).is_some());
+    assert!(catalog.topology().node(id(3)).is_some());
 }
 
 #[test]
@@ -121,4 +121,42 @@ fn only_changes_of_topology_or_header_are_published() {
         &mut fixture,
         set_state_command(2, pb::NodeState::Leaving)
     ));
+}
+
+#[test]
+fn what_joined_after_a_time_can_be_left_out() {
+    let mut fixture = MetadataFixture::bootstrapped();
+    fixture.time = 2000;
+    fixture
+        .apply(Command::RegisterNode(registration(2)))
+        .unwrap();
+    let region = pb::AddRegion {
+        name: "later".into(),
+        incarnation: 1,
+        bootstrap_node: 3,
+    };
+    fixture.apply(Command::AddRegion(region)).unwrap();
+    let added = fixture.topology();
+    let before = added.without_joined_after(1000, id(1));
+    assert_eq!(
+        before.all_regions().len(),
+        1,
+        "its first node is not there yet"
+    );
+    fixture
+        .apply(Command::RegisterNode(pb::RegisterNode {
+            region: "later".into(),
+            ..registration(3)
+        }))
+        .unwrap();
+    let topology = fixture.topology();
+    let nodes_before = |time, me| {
+        let earlier = topology.without_joined_after(time, id(me));
+        let nodes: Vec<u64> = earlier.nodes().iter().map(|it| it.id.into()).collect();
+        (nodes, earlier.all_regions().len())
+    };
+    assert_eq!(nodes_before(1000, 1), (vec![1], 1));
+    assert_eq!(nodes_before(1999, 2), (vec![1, 2], 1));
+    assert_eq!(nodes_before(1999, 3), (vec![1, 3], 2));
+    assert_eq!(nodes_before(2000, 1), (vec![1, 2, 3], 2));
 }

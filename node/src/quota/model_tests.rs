@@ -37,7 +37,7 @@ enum Step {
 }
 
 fn step_strategy() -> impl Strategy<Value = Step> {
-    let (node, shard) = (0..NODES, 0..SHARDS);
+    let (node, shard) = ((0..NODES).prop_map(id), 0..SHARDS);
     prop_oneof![
         12 => (node.clone(), shard.clone(), 1..20_u8).prop_map(|(a, b, c)| Step::Write(a, b, c)),
         8 => any::<usize>().prop_map(Step::EndWrite),
@@ -89,6 +89,14 @@ struct RegionModel {
     grants: Vec<GrantInFlight>,
 }
 
+fn id(number: u64) -> NodeId {
+    NodeId::from(number)
+}
+
+fn index_of(node: NodeId) -> usize {
+    usize::try_from(u64::from(node)).unwrap()
+}
+
 fn new_quota() -> Arc<KeyQuota> {
     let quota = Arc::new(KeyQuota::default());
     quota.set_limit(LIMIT);
@@ -106,7 +114,7 @@ impl RegionModel {
         let now = Instant::now();
         let term = Term {
             number: 0,
-            leader: 0,
+            leader: id(0),
             since: now,
         };
         let mut region = Self {
@@ -119,17 +127,17 @@ impl RegionModel {
             grants: Vec::new(),
         };
         for shard in 0..SHARDS {
-            region.elect(shard, shard as NodeId);
+            region.elect(shard, id(shard as u64));
         }
         region
     }
 
     fn node(&self, node: NodeId) -> &Node {
-        &self.nodes[usize::try_from(node).unwrap()]
+        &self.nodes[index_of(node)]
     }
 
     fn node_mut(&mut self, node: NodeId) -> &mut Node {
-        &mut self.nodes[usize::try_from(node).unwrap()]
+        &mut self.nodes[index_of(node)]
     }
 
     fn apply_step(&mut self, step: &Step) {
@@ -260,12 +268,12 @@ impl RegionModel {
         let home_quota = self.node(home.leader).quota.clone();
         home_quota.forget_grant(node);
         let mut survey = UsageSurvey::default();
-        for (number, other) in (0..).zip(&self.nodes) {
+        for (holder, other) in (0..NODES).map(id).zip(&self.nodes) {
             if !other.is_partitioned {
                 let lease = other.quota.lease(recall);
-                survey.reported.insert(number);
+                survey.reported.insert(holder);
                 survey.leased += lease.available + lease.reserved;
-                home_quota.confirm_grant(number, lease.last_grant);
+                home_quota.confirm_grant(holder, lease.last_grant);
             }
         }
         survey.leased += home_quota.unconfirmed_keys(self.now);
@@ -295,20 +303,20 @@ impl RegionModel {
     /// Heals all failures and fills the bucket.
     fn heal_and_fill(&mut self) {
         for node in 0..NODES {
-            self.node_mut(node).is_partitioned = false;
+            self.node_mut(id(node)).is_partitioned = false;
         }
         for shard in 0..SHARDS {
-            self.elect(shard, shard as NodeId);
+            self.elect(shard, id(shard as u64));
         }
         self.now += GRANT_CONFIRM_TIMEOUT;
         self.write_until_full(&[0, 1]);
     }
 
     /// Writes through the leaders of all shards.
-    fn write_until_full(&mut self, leaders: &[NodeId]) {
+    fn write_until_full(&mut self, leaders: &[u64]) {
         for _ in 0..2 * LIMIT {
             for (shard, leader) in leaders.iter().enumerate() {
-                let write = Step::Write(*leader, shard, 10);
+                let write = Step::Write(id(*leader), shard, 10);
                 self.apply_step(&write);
                 // A node that gets quota uses some before it is recalled.
                 while !self.grants.is_empty() {
@@ -333,10 +341,10 @@ fn keys_after_leader_returns(expires_with_term: bool) -> u64 {
     let mut region = RegionModel::new(expires_with_term);
     region.now += GRANT_TIMEOUT;
     for step in [
-        Step::Write(1, 1, 1),
+        Step::Write(id(1), 1, 1),
         Step::DeliverGrant(0),
-        Step::SetPartitioned(1, true),
-        Step::Elect(1, 2),
+        Step::SetPartitioned(id(1), true),
+        Step::Elect(1, id(2)),
         Step::Wait(250),
     ] {
         region.apply_step(&step);
@@ -345,9 +353,9 @@ fn keys_after_leader_returns(expires_with_term: bool) -> u64 {
     assert_eq!(region.total_keys(), LIMIT);
     // It writes before it is asked for its lease.
     for step in [
-        Step::SetPartitioned(1, false),
-        Step::Elect(1, 1),
-        Step::Write(1, 1, 10),
+        Step::SetPartitioned(id(1), false),
+        Step::Elect(1, id(1)),
+        Step::Write(id(1), 1, 10),
     ] {
         region.apply_step(&step);
     }

@@ -57,20 +57,21 @@ fn a_recall_drops_available_quota_and_keeps_reserved_quota() {
 #[test]
 fn a_grant_counts_at_its_sender_until_it_is_seen_or_cannot_be_used() {
     let (sender, receiver) = (quota_with_limit(10), quota_with_limit(10));
+    let node = NodeId::from(7);
     let made = Instant::now();
     let in_time = made + GRANT_TIMEOUT;
     let grant = sender.new_grant(3);
-    sender.record_sent_grant(7, grant, made);
-    sender.confirm_grant(7, receiver.lease(false).last_grant);
+    sender.record_sent_grant(node, grant, made);
+    sender.confirm_grant(node, receiver.lease(false).last_grant);
     assert_eq!(sender.unconfirmed_keys(in_time), 3);
     receiver.accept_grant(grant, request(&receiver), Duration::ZERO);
-    sender.confirm_grant(7, receiver.lease(false).last_grant);
+    sender.confirm_grant(node, receiver.lease(false).last_grant);
     assert_eq!(sender.unconfirmed_keys(in_time), 0);
-    sender.record_sent_grant(7, sender.new_grant(4), made);
-    sender.forget_grant(7);
+    sender.record_sent_grant(node, sender.new_grant(4), made);
+    sender.forget_grant(node);
     assert_eq!(sender.unconfirmed_keys(in_time), 0);
-    // Node 7 fails, and is never seen again.
-    sender.record_sent_grant(7, sender.new_grant(5), made);
+    // The node fails, and is never seen again.
+    sender.record_sent_grant(node, sender.new_grant(5), made);
     assert_eq!(sender.unconfirmed_keys(made + GRANT_CONFIRM_TIMEOUT / 2), 5);
     assert_eq!(sender.unconfirmed_keys(made + GRANT_CONFIRM_TIMEOUT), 0);
 }

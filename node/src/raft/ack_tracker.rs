@@ -66,22 +66,26 @@ mod tests {
 
     use super::*;
 
-    fn set(ids: &[NodeId]) -> BTreeSet<NodeId> {
-        ids.iter().copied().collect()
+    fn id(number: u64) -> NodeId {
+        NodeId::from(number)
+    }
+
+    fn set(ids: &[u64]) -> BTreeSet<NodeId> {
+        ids.iter().copied().map(NodeId::from).collect()
     }
 
     #[test]
     fn a_quorum_counts_from_its_slowest_member() {
         let (acks, begin) = (AckTracker::default(), Instant::now());
         let at = |millis| begin + Duration::from_millis(millis);
-        let me = (1, at(100));
+        let me = (id(1), at(100));
         assert_eq!(acks.quorum_ack_time(5, me, &[set(&[1, 2, 3])]), None);
-        acks.record(2, 5, at(10));
+        acks.record(id(2), 5, at(10));
         assert_eq!(
             acks.quorum_ack_time(5, me, &[set(&[1, 2, 3])]),
             Some(at(10))
         );
-        acks.record(3, 5, at(20));
+        acks.record(id(3), 5, at(20));
         assert_eq!(
             acks.quorum_ack_time(5, me, &[set(&[1, 2, 3])]),
             Some(at(20))
@@ -111,14 +115,14 @@ mod tests {
     fn older_acks_and_acks_of_another_term_are_ignored() {
         let (acks, begin) = (AckTracker::default(), Instant::now());
         let at = |millis| begin + Duration::from_millis(millis);
-        let me = (1, at(100));
+        let me = (id(1), at(100));
         let pair = [set(&[1, 2])];
-        acks.record(2, 5, at(20));
-        acks.record(2, 5, at(10));
-        acks.record(2, 4, at(90));
+        acks.record(id(2), 5, at(20));
+        acks.record(id(2), 5, at(10));
+        acks.record(id(2), 4, at(90));
         assert_eq!(acks.quorum_ack_time(5, me, &pair), Some(at(20)));
         assert_eq!(acks.quorum_ack_time(4, me, &pair), None);
-        acks.record(2, 6, at(15));
+        acks.record(id(2), 6, at(15));
         assert_eq!(acks.quorum_ack_time(6, me, &pair), Some(at(15)));
         assert_eq!(acks.quorum_ack_time(5, me, &pair), None);
     }

@@ -20,6 +20,7 @@ use prost::Message;
 use super::types::{
     Command, CommittedLeaderId, Entry, LogId, Membership, StateMachine, StoredMembership, Vote,
 };
+use crate::types::NodeId;
 
 const FORMAT_VERSION: u8 = 1;
 const HEADER_BYTES: usize = 18;
@@ -138,7 +139,7 @@ pub(super) fn vote_to_pb(vote: &Vote) -> pb::Vote {
     let leader = &vote.leader_id;
     pb::Vote {
         term: leader.term,
-        candidate: leader.voted_for,
+        candidate: leader.voted_for.into(),
         committed: vote.committed,
     }
 }
@@ -146,7 +147,7 @@ pub(super) fn vote_to_pb(vote: &Vote) -> pb::Vote {
 /// Converts a vote from its message.
 pub(super) fn vote_from_pb(vote: pb::Vote) -> Vote {
     Vote {
-        leader_id: RaftLeaderId::new(vote.term, vote.candidate),
+        leader_id: RaftLeaderId::new(vote.term, NodeId::from(vote.candidate)),
         committed: vote.committed,
     }
 }
@@ -191,12 +192,12 @@ fn membership_to_pb(membership: &Membership) -> pb::Membership {
     pb::Membership {
         configs: configs
             .map(|ids| pb::Voters {
-                ids: ids.iter().copied().collect(),
+                ids: ids.iter().copied().map(u64::from).collect(),
             })
             .collect(),
         members: members
             .map(|(id, node)| pb::Member {
-                id: *id,
+                id: u64::from(*id),
                 rpc: node.addr.clone(),
             })
             .collect(),
@@ -204,15 +205,15 @@ fn membership_to_pb(membership: &Membership) -> pb::Membership {
 }
 
 fn membership_from_pb(membership: pb::Membership) -> io::Result<Membership> {
-    let configs: Vec<BTreeSet<u64>> = membership
+    let configs: Vec<BTreeSet<NodeId>> = membership
         .configs
         .into_iter()
-        .map(|voters| voters.ids.into_iter().collect())
+        .map(|voters| voters.ids.into_iter().map(NodeId::from).collect())
         .collect();
-    let nodes: BTreeMap<u64, BasicNode> = membership
+    let nodes: BTreeMap<NodeId, BasicNode> = membership
         .members
         .into_iter()
-        .map(|member| (member.id, BasicNode { addr: member.rpc }))
+        .map(|member| (NodeId::from(member.id), BasicNode { addr: member.rpc }))
         .collect();
     Membership::new(configs, nodes)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))

@@ -111,6 +111,7 @@ mod tests {
     use super::super::types::{Entry, Vote};
     use super::*;
     use crate::shard::Shard;
+    use crate::types::NodeId;
 
     type Message = AppendEntriesRequest<TypeConfig<Shard>>;
 
@@ -123,7 +124,7 @@ mod tests {
             payload: EntryPayload::Blank,
         });
         Message {
-            vote: Vote::new(1, 1),
+            vote: Vote::new(1, NodeId::from(1)),
             prev_log_id: Some(log_id(1, previous)),
             entries: entries.collect(),
             leader_commit: Some(log_id(1, commit)),

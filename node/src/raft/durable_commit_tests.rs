@@ -15,6 +15,7 @@ use super::types::{Command, Entry, LogId, TypeConfig};
 use crate::meta::{Meta, MetaState};
 use crate::store::keys::GroupId;
 use crate::store::{Engine, EngineSettings};
+use crate::types::NodeId;
 
 fn open(dir: &Path) -> (Arc<Engine>, LogStore<Meta>, Replica<Meta>) {
     let settings = EngineSettings {
@@ -62,8 +63,8 @@ fn copy_after_crash(dir: &Path) -> tempfile::TempDir {
 /// Returns the applied position after a start that reaches no other member.
 async fn applied_after_start(dir: &Path) -> Option<LogId> {
     let (_engine, mut log, mut replica) = open(dir);
-    let mut helper =
-        StorageHelper::<TypeConfig<Meta>, _, _>::new(&mut log, &mut replica).with_id(1);
+    let mut helper = StorageHelper::<TypeConfig<Meta>, _, _>::new(&mut log, &mut replica)
+        .with_id(NodeId::from(1));
     helper.get_initial_state().await.unwrap();
     replica.applied_state().await.unwrap().0
 }

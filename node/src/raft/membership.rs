@@ -143,8 +143,9 @@ impl<M: StateMachine> Group<M> {
                 let is_transferred = self
                     .transfer_leadership(&successors, "the leader is being removed from the group")
                     .await;
+                let targets: Vec<u64> = successors.into_iter().map(u64::from).collect();
                 return Err(format!(
-                    "leadership transfer to {successors:?}: {is_transferred}"
+                    "leadership transfer to {targets:?}: {is_transferred}"
                 ));
             }
             goal.insert(me);
@@ -304,16 +305,15 @@ fn next_voter_sets(
 mod tests {
     use super::*;
 
-    fn sets(sets: &[&[NodeId]]) -> Vec<BTreeSet<NodeId>> {
-        let set = |ids: &&[NodeId]| ids.iter().copied().collect();
+    fn sets(sets: &[&[u64]]) -> Vec<BTreeSet<NodeId>> {
+        let set = |ids: &&[u64]| ids.iter().copied().map(NodeId::from).collect();
         sets.iter().map(set).collect()
     }
 
     #[test]
     fn voters_change_by_way_of_a_joint_configuration() {
-        let next = |current: &[&[NodeId]], goal: &[NodeId]| {
-            next_voter_sets(&sets(current), &sets(&[goal])[0])
-        };
+        let next =
+            |current: &[&[u64]], goal: &[u64]| next_voter_sets(&sets(current), &sets(&[goal])[0]);
         assert_eq!(next(&[&[1, 2]], &[1, 2]), None);
         assert_eq!(next(&[&[1]], &[1, 2]), Some(sets(&[&[1], &[1, 2]])));
         assert_eq!(next(&[&[1], &[1, 2]], &[1, 2]), Some(sets(&[&[1, 2]])));

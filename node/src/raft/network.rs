@@ -365,7 +365,7 @@ impl<M: StateMachine> RaftNetworkV2<TypeConfig<M>> for MemberClient<M> {
         let body = call::Body::Transfer(pb::TransferLeader {
             group: u32::from(self.network.group.0),
             from: Some(codec::vote_to_pb(request.from_leader())),
-            to: *request.to_node_id(),
+            to: u64::from(*request.to_node_id()),
             last: last.as_ref().map(codec::log_id_to_pb),
         });
         match self.call(body, self.network.append_timeout).await? {

@@ -144,14 +144,15 @@ impl<M: StateMachine> RaftMember for Group<M> {
         let Some(from) = request.from.map(codec::vote_from_pb) else {
             return std::future::ready(not_here_reply("a vote is missing")).boxed();
         };
-        if request.to == self.node() && !self.is_eligible_leader() {
+        let to = NodeId::from(request.to);
+        if to == self.node() && !self.is_eligible_leader() {
             let refused = "this node may not lead".to_owned();
             let reply = reply::Body::Transfer(pb::TransferReply { refused });
             return std::future::ready(reply).boxed();
         }
         self.record_remote_transfer();
         let last = request.last.map(codec::log_id_from_pb);
-        let rpc = TransferLeaderRequest::new(from, request.to, last);
+        let rpc = TransferLeaderRequest::new(from, to, last);
         let raft = self.raft().clone();
         async move {
             let refused = match raft.handle_transfer_leader(rpc).await {

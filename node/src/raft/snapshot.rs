@@ -152,35 +152,25 @@ impl SnapshotData {
         let (from, to) = self.rows.bounds();
         let mut chunk = pb::SnapshotChunk::default();
         let mut size = 0;
-        let mut failed = None;
-        self.db.scan(
-            Scan {
-                from,
-                to,
-                fill_cache: false,
-            },
-            |key, value| {
-                let key = keys::to_portable(key).unwrap_or_default();
-                size += key.len() + value.len();
-                chunk.rows.push(pb::SnapshotRow {
-                    key: Bytes::copy_from_slice(key),
-                    value: Bytes::copy_from_slice(value),
-                });
-                if size >= CHUNK_BYTES {
-                    size = 0;
-                    failed = sink(std::mem::take(&mut chunk)).err();
-                }
-                if failed.is_some() {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
-            },
-        )?;
-        match failed {
-            Some(error) => Err(error),
-            None => sink(chunk),
-        }
+        let scan = Scan {
+            from,
+            to,
+            fill_cache: false,
+        };
+        self.db.try_scan(scan, |key, value| {
+            let key = keys::to_portable(key).unwrap_or_default();
+            size += key.len() + value.len();
+            chunk.rows.push(pb::SnapshotRow {
+                key: Bytes::copy_from_slice(key),
+                value: Bytes::copy_from_slice(value),
+            });
+            if size >= CHUNK_BYTES {
+                size = 0;
+                sink(std::mem::take(&mut chunk))?;
+            }
+            Ok::<_, io::Error>(ControlFlow::Continue(()))
+        })?;
+        sink(chunk)
     }
 }
 

@@ -58,9 +58,9 @@ pub(super) async fn group(dir: &TempDir) -> Arc<Group<Shard>> {
     };
     let engine = Arc::new(Engine::open(dir.path(), &engine_settings).unwrap());
     let settings = GroupSettings {
-        node: 1,
+        node: NodeId::from(1),
         rpc_address: "127.0.0.1:1".to_owned(),
-        peers: peers(1),
+        peers: peers(NodeId::from(1)),
         bootstraps: false,
         append_timeout: Duration::from_secs(1),
         heartbeat_interval: Duration::from_millis(50),
@@ -84,7 +84,7 @@ async fn frames(prefix: &str, last: u64) -> Vec<pb::SnapshotFrame> {
     let entries = (1..=last).map(|index| put(index, &format!("{prefix}-{index}")));
     apply(&mut source, entries.collect()).await;
     let rows = snapshot::current_rows(&engine.state, GROUP).unwrap();
-    let vote = Vote::new_committed(1, 2);
+    let vote = Vote::new_committed(1, NodeId::from(2));
     let data = SnapshotData::live(engine.state.clone(), rows);
     let frames = data.frames(GROUP, &vote, BackgroundScheduler::new(100));
     ReceiverStream::new(frames).collect().await

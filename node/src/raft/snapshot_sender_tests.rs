@@ -35,8 +35,8 @@ use crate::shard::Shard;
 use crate::store::{Engine, EngineSettings};
 use crate::types::NodeId;
 
-const RECEIVER: NodeId = 1;
-const SENDER: NodeId = 2;
+const RECEIVER: NodeId = NodeId::new(1);
+const SENDER: NodeId = NodeId::new(2);
 /// Bytes that pass before the proxy stalls: some of the snapshot's chunks.
 const BYTES_BEFORE_STALL: u64 = 400 << 10;
 const STATE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -100,7 +100,7 @@ async fn listen(group: &Arc<Group<Shard>>) -> (SocketAddr, DropGuard) {
     let answering = RpcServerContext {
         identity: pb::IdentifyResponse {
             cluster_id: "a".to_owned(),
-            node_id: RECEIVER,
+            node_id: RECEIVER.into(),
             ..Default::default()
         },
         handler: Arc::new(TestHandler(group.clone())),

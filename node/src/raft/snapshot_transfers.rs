@@ -381,15 +381,19 @@ mod tests {
         SnapshotTransfers::new(GroupId::shard(0), settings, |node| node.to_string())
     }
 
+    fn id(number: u64) -> NodeId {
+        NodeId::from(number)
+    }
+
     #[test]
     fn the_log_is_retained_until_the_receiver_is_known_to_have_the_snapshot() {
         let transfers = transfers();
         let (first, second) = (
-            transfers.begin(TransferDirection::Sent, 2, 100),
-            transfers.begin(TransferDirection::Sent, 3, 90),
+            transfers.begin(TransferDirection::Sent, id(2), 100),
+            transfers.begin(TransferDirection::Sent, id(3), 90),
         );
         transfers
-            .begin(TransferDirection::Received, 4, 10)
+            .begin(TransferDirection::Received, id(4), 10)
             .end(None);
         assert_eq!(transfers.retained_index(|_| None), Some(90));
         second.end(None);
@@ -403,8 +407,8 @@ mod tests {
     #[test]
     fn transfers_whose_log_is_not_retained_are_cancelled() {
         let transfers = transfers();
-        let old = transfers.begin(TransferDirection::Sent, 2, 100);
-        let new = transfers.begin(TransferDirection::Sent, 3, 200);
+        let old = transfers.begin(TransferDirection::Sent, id(2), 100);
+        let new = transfers.begin(TransferDirection::Sent, id(3), 200);
         transfers.cancel_before(150);
         assert!(old.cancel.is_cancelled() && !new.cancel.is_cancelled());
         assert_eq!(transfers.retained_index(|_| None), Some(200));
@@ -413,8 +417,8 @@ mod tests {
     #[test]
     fn a_later_transfer_replaces_one_that_is_dropped_late() {
         let transfers = transfers();
-        let old = transfers.begin(TransferDirection::Sent, 2, 100);
-        let _new = transfers.begin(TransferDirection::Sent, 2, 200);
+        let old = transfers.begin(TransferDirection::Sent, id(2), 100);
+        let _new = transfers.begin(TransferDirection::Sent, id(2), 200);
         drop(old);
         assert_eq!(transfers.statuses()[0].state(), "running");
         assert_eq!(transfers.retained_index(|_| None), Some(200));

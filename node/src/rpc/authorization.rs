@@ -13,7 +13,8 @@
 
 use std::time::Duration;
 
-use cloudkv_common::transport::tls::{PeerIdentity, host_of};
+use cloudkv_common::hosts::host_of;
+use cloudkv_common::transport::tls::PeerIdentity;
 use tonic::{Request, Status};
 
 use super::peers::Peers;
@@ -34,7 +35,7 @@ pub(super) fn check_node(caller: &PeerIdentity) -> Result<(), Status> {
         PeerIdentity::Certified(peer) if !peer.is_node() => {
             Err(Status::permission_denied(format!(
                 "the certificate (for {}) is a router's: only nodes may do this",
-                peer.dns_names()
+                peer.hosts()
             )))
         }
         PeerIdentity::Certified(_) | PeerIdentity::Local => Ok(()),
@@ -51,7 +52,7 @@ pub(crate) fn check_address(caller: &PeerIdentity, address: &str) -> Result<(), 
     }
     Err(Status::permission_denied(format!(
         "the certificate names {}, and can't be used for the node at {address}",
-        peer.dns_names()
+        peer.hosts()
     )))
 }
 
@@ -86,7 +87,7 @@ pub(super) fn check_forwarder(caller: &PeerIdentity, peers: &Peers) -> Result<()
         {
             Err(Status::permission_denied(format!(
                 "the certificate names {}, where no node of the cluster is",
-                peer.dns_names()
+                peer.hosts()
             )))
         }
         PeerIdentity::Certified(_) | PeerIdentity::Local => Ok(()),

@@ -8,9 +8,7 @@ use serde_json::{Value, json};
 
 /// Describes the certificate for the node's status.
 pub(crate) fn certificate_status(tls: &Tls) -> Value {
-    let left = tls.valid_until().duration_since(SystemTime::now());
-    let days = left.map_or(0, |left| left.as_secs() / 86_400);
-    json!({ "days_left": days, "stale": tls.is_stale() })
+    json!({ "days_left": tls.days_left(), "stale": tls.is_stale() })
 }
 
 /// Writes the metrics of the certificate.

@@ -43,7 +43,7 @@ pub(crate) use certificate_status::{certificate_status, write_certificate_metric
 #[cfg(test)]
 use cloudkv_common::transport::Greeting;
 pub(crate) use cloudkv_common::transport::tls::{
-    Dialer, PeerIdentity, Tls, TlsError, TlsFiles, TlsRole, host_of,
+    Dialer, PeerIdentity, Tls, TlsError, TlsFiles, TlsRole,
 };
 pub(crate) use cloudkv_common::transport::{
     CallError, PendingReply, RpcClientSettings, StreamKind,

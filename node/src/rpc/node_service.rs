@@ -148,7 +148,7 @@ impl Node for NodeService {
         let query = request.get_ref();
         let with_nodes = query.nodes && check_node(&caller_of(&request)?).is_ok();
         Ok(Response::new(pb::IdentifyResponse {
-            removed: handler.is_removed(query.node_id),
+            removed: handler.is_removed(NodeId::from(query.node_id)),
             nodes: if with_nodes {
                 handler.nodes()
             } else {

@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use cloudkv_common::byte_budget::ByteBudget;
+use cloudkv_common::hosts::host_of;
 use cloudkv_common::server::current_worker;
-use cloudkv_common::transport::tls::{Dialer, host_of};
+use cloudkv_common::transport::tls::Dialer;
 use cloudkv_common::transport::{
-    CallError, CallQueueBudget, Greeting, PendingReply, RpcClient, RpcClientSettings, StreamKind,
-    StreamProtocol, with_keep_alive, without_keep_alive,
+    CallError, Greeting, PendingReply, RpcClient, RpcClientSettings, StreamKind, StreamProtocol,
+    with_keep_alive, without_keep_alive,
 };
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_client::NodeClient;
@@ -180,7 +182,7 @@ impl Peers {
 
     fn connect(&self, node: NodeId, address: String) -> PeerClients {
         let (address, changes) = watch::channel(address);
-        let client = |kind, runtime, budget: &CallQueueBudget| {
+        let client = |kind, runtime, budget: &ByteBudget| {
             let (changes, budget) = (changes.clone(), budget.clone());
             self.start_client(node, kind, changes, runtime, budget)
         };
@@ -207,7 +209,7 @@ impl Peers {
         kind: StreamKind,
         address: watch::Receiver<String>,
         runtime: &Handle,
-        budget: CallQueueBudget,
+        budget: ByteBudget,
     ) -> RpcClient {
         let (dialer, mut settings) = (self.settings.dialer.clone(), self.settings.client);
         if kind == StreamKind::Forwarded {
@@ -221,8 +223,8 @@ impl Peers {
         )
     }
 
-    fn queue_budget(&self) -> CallQueueBudget {
-        CallQueueBudget::from_settings(&self.settings.client)
+    fn queue_budget(&self) -> ByteBudget {
+        ByteBudget::new(self.settings.client.max_queue_bytes)
     }
 
     /// Sends a call without waiting for its reply. Calls of one caller to one node on streams of
@@ -272,6 +274,12 @@ impl Peers {
             StreamKind::Forwarded => peer.keys_client()?.connected(),
             StreamKind::Geo => peer.geo.get()?.connected(),
         })
+    }
+
+    /// Returns why there is no connection to a node for Raft and heartbeats; `None` if there is
+    /// one, or no attempt to connect has failed.
+    pub fn connection_failure(&self, node: NodeId) -> Option<String> {
+        self.peers_by_number.read().get(&node)?.raft.failure()
     }
 
     /// Returns the address that a node advertises, if it is known.
@@ -391,18 +399,18 @@ async fn wait_for_stall(mut progress: watch::Receiver<()>) {
 }
 
 /// Asks the node at `address` for its identity, the nodes that it knows, and whether it knows that
-/// node `caller` was removed; 0: the caller is no node.
+/// node `caller` was removed; `None`: the caller is no node.
 pub(crate) async fn identify(
     dialer: &Dialer,
     address: &str,
-    caller: NodeId,
+    caller: Option<NodeId>,
 ) -> Result<pb::IdentifyResponse, Status> {
     let request = async {
         let channel = dialer.channel(address, with_keep_alive).await?;
         let response = NodeClient::new(channel)
             .identify(pb::IdentifyRequest {
-                node_id: caller,
-                nodes: caller != 0,
+                node_id: caller.map_or(0, u64::from),
+                nodes: caller.is_some(),
             })
             .await?;
         Ok(response.into_inner())

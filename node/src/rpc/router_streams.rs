@@ -18,6 +18,7 @@ use tonic::transport::server::Connected;
 use super::authorization::check_forwarder;
 use super::handler::RpcHandler;
 use super::server_context::RpcServerContext;
+use crate::types::NodeId;
 
 /// Maximum number of routers' connections: each router has one from each of its threads.
 const MAX_ROUTER_CONNECTIONS: usize = 4096;
@@ -83,7 +84,7 @@ async fn accept_greeting(
     } else {
         let identity = &context.identity;
         connection
-            .check(&identity.cluster_id, identity.node_id)
+            .check(&identity.cluster_id, NodeId::from(identity.node_id))
             .and_then(|()| check_forwarder(caller, &context.peers))
     };
     let stream = connection.reply(accepted, context.message_bytes).await?;

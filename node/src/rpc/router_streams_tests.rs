@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use cloudkv_common::byte_budget::ByteBudget;
 use cloudkv_common::transport::frames::{FrameReader, FrameWriter, split};
 use cloudkv_common::transport::headers::TABLE_VERSION;
 use cloudkv_common::transport::tls::{AcceptedConnections, Connections, accept};
-use cloudkv_common::transport::{CallQueueBudget, RpcClient, StreamProtocol};
+use cloudkv_common::transport::{RpcClient, StreamProtocol};
 use cloudkv_proto::v1::{self as pb, call, reply};
 use futures_util::StreamExt;
 use tokio::net::TcpListener;
@@ -18,6 +19,7 @@ use super::tests::{
     DELAYED_BODY, OTHER, STATE_TIMEOUT, barrier_call, create_peers, start_server, wait_connected,
 };
 use super::{CallError, Dialer, Greeting, RpcClientSettings, StreamKind};
+use crate::types::NodeId;
 
 /// A router's client of the node at an address that may change.
 pub(super) struct TestRouter {
@@ -33,12 +35,12 @@ pub(super) fn start_router(dialer: Dialer, address: &str) -> TestRouter {
     };
     let greeting = Greeting {
         cluster_id: "a".to_owned(),
-        from: 0,
+        from: NodeId::default(),
         to: OTHER,
     };
     let (address, changes) = watch::channel(address.to_owned());
     let runtime = Handle::current();
-    let budget = CallQueueBudget::from_settings(&bounds);
+    let budget = ByteBudget::new(bounds.max_queue_bytes);
     let client = RpcClient::start(
         &runtime,
         dialer,
@@ -171,12 +173,12 @@ async fn routers_of_another_cluster_or_for_another_node_are_refused() {
     let foreign = read_welcome(&server.address, "b", OTHER).await;
     assert_eq!(foreign.code, Code::PermissionDenied as u32);
     assert!(foreign.message.contains("cluster a"), "{}", foreign.message);
-    let misdirected = read_welcome(&server.address, "a", 3).await;
+    let misdirected = read_welcome(&server.address, "a", NodeId::from(3)).await;
     assert_eq!(misdirected.code, Code::FailedPrecondition as u32);
 }
 
 /// Returns the welcome of the node at `address` to a router of `cluster` that greets node `to`.
-async fn read_welcome(address: &str, cluster: &str, to: u64) -> pb::UserWelcome {
+async fn read_welcome(address: &str, cluster: &str, to: NodeId) -> pb::UserWelcome {
     let (mut replies, _calls) = send_greeting(address, cluster, to).await;
     replies.next().await.unwrap().unwrap()
 }
@@ -186,16 +188,16 @@ async fn read_welcome(address: &str, cluster: &str, to: u64) -> pb::UserWelcome 
 pub(super) async fn send_greeting(
     address: &str,
     cluster: &str,
-    to: u64,
+    to: NodeId,
 ) -> (FrameReader, FrameWriter) {
     let greeting = user_greeting(cluster, to);
     send_greeting_with(&Dialer::default(), address, &greeting).await
 }
 
-pub(super) fn user_greeting(cluster: &str, to: u64) -> pb::UserGreeting {
+pub(super) fn user_greeting(cluster: &str, to: NodeId) -> pb::UserGreeting {
     pb::UserGreeting {
         cluster_id: cluster.to_owned(),
-        to,
+        to: to.into(),
         headers: TABLE_VERSION,
     }
 }
@@ -226,7 +228,7 @@ async fn routers_and_nodes_with_other_header_versions_refuse_each_other() {
     for headers in [0, TABLE_VERSION + 1] {
         let greeting = pb::UserGreeting {
             cluster_id: "a".to_owned(),
-            to: OTHER,
+            to: OTHER.into(),
             headers,
         };
         let (mut replies, _calls) =

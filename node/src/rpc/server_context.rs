@@ -40,8 +40,8 @@ impl RpcServerContext {
         request: &Request<T>,
     ) -> Result<(NodeId, StreamKind, PeerIdentity), Status> {
         let identity = &self.identity;
-        let (from, kind) =
-            Greeting::from_metadata(request.metadata(), &identity.cluster_id, identity.node_id)?;
+        let me = NodeId::from(identity.node_id);
+        let (from, kind) = Greeting::from_metadata(request.metadata(), &identity.cluster_id, me)?;
         let caller = caller_of(request)?;
         check_node_number(&caller, from, &self.peers)?;
         Ok((from, kind, caller))

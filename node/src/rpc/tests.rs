@@ -21,8 +21,8 @@ use super::{
 };
 use crate::types::NodeId;
 
-pub(super) const ME: NodeId = 1;
-pub(super) const OTHER: NodeId = 2;
+pub(super) const ME: NodeId = NodeId::new(1);
+pub(super) const OTHER: NodeId = NodeId::new(2);
 pub(super) const DELAYED_BODY: &str = "late";
 pub(super) const STATE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -148,7 +148,7 @@ pub(super) async fn start_server_on(
     let context = RpcServerContext {
         identity: pb::IdentifyResponse {
             cluster_id: cluster.to_owned(),
-            node_id: OTHER,
+            node_id: OTHER.into(),
             ..Default::default()
         },
         handler: Arc::new(CountingHandler(AtomicU64::default(), gate.clone())),
@@ -376,9 +376,10 @@ async fn a_node_of_another_cluster_and_another_node_are_refused() {
     peers.set_address(OTHER, &foreign.address);
     let own = start_server("127.0.0.1:0", "a").await;
     // The node at this address isn't node 3.
-    peers.set_address(3, &own.address);
+    let third = NodeId::from(3);
+    peers.set_address(third, &own.address);
     let timeout = Duration::from_millis(300);
-    for node in [OTHER, 3] {
+    for node in [OTHER, third] {
         let mut state = peers.watch_connection(node, StreamKind::Raft).unwrap();
         let up = tokio::time::timeout(timeout, state.wait_for(|up| *up)).await;
         assert!(up.is_err(), "node {node} was greeted");

@@ -21,6 +21,7 @@ use super::tests::{
 use super::{Dialer, Greeting, Peers, StreamKind, Tls, TlsFiles, TlsRole, identify, join};
 use crate::certs::run;
 use crate::config::{CertificateValidity, CertsArgs, CertsCommand};
+use crate::types::NodeId;
 
 /// Hosts of the nodes: each has its own.
 const OWN_HOST: &str = "127.0.0.1";
@@ -87,14 +88,14 @@ async fn start_other_node(ca: &TestCa) -> (TestServer, Arc<Peers>) {
 }
 
 /// Opens a stream as node `from` with any certificate; fails if the server closes it.
-async fn open_raft_stream(tls: &Arc<Tls>, server: &TestServer, from: u64) -> Result<(), Status> {
+async fn open_raft_stream(tls: &Arc<Tls>, server: &TestServer, from: NodeId) -> Result<(), Status> {
     open_stream(&dialer(tls), server, (from, StreamKind::Raft)).await
 }
 
 async fn open_stream(
     dialer: &Dialer,
     server: &TestServer,
-    (from, kind): (u64, StreamKind),
+    (from, kind): (NodeId, StreamKind),
 ) -> Result<(), Status> {
     let channel = dialer.channel(&server.address, |endpoint| endpoint).await?;
     let mut request = Request::new(stream::pending());
@@ -143,13 +144,13 @@ async fn a_node_cannot_act_as_another() {
     let address = format!("{OWN_HOST}:0");
     let peers = create_peers_of(OTHER, Dialer::default(), 1, 1);
     let impostor = start_server_with(&address, "a", peers, Some(impostor)).await;
-    let refused = identify(&dialer(&ca.node(OTHER_HOST)), &impostor.address, 0).await;
+    let refused = identify(&dialer(&ca.node(OTHER_HOST)), &impostor.address, None).await;
     assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
 }
 
 #[tokio::test]
 async fn callers_with_an_unknown_node_number_are_refused_as_unavailable() {
-    const UNKNOWN: u64 = 77;
+    const UNKNOWN: NodeId = NodeId::new(77);
     let ca = TestCa::new();
     let (server, peers) = start_other_node(&ca).await;
     // A host of no member, and the host of another member.
@@ -217,7 +218,7 @@ async fn users_requests_are_refused_from_nodes_that_are_no_members() {
     let welcome: pb::UserWelcome = replies.next().await.unwrap().unwrap();
     assert_eq!(welcome.code, Code::PermissionDenied as u32);
     let forwarder = start_router(unknown, &server.address);
-    peers.set_address(5, "127.0.0.3:1");
+    peers.set_address(NodeId::from(5), "127.0.0.3:1");
     forwarder.wait_connected(true).await;
     assert_eq!(
         reply_body(forwarder.call(user_call("hello")).await),
@@ -230,7 +231,9 @@ async fn a_connection_for_raft_accepts_nothing_else() {
     let ca = TestCa::new();
     let (server, _) = start_other_node(&ca).await;
     let for_raft = dialer(&ca.node(OWN_HOST)).for_raft();
-    let refused = identify(&for_raft, &server.address, 0).await.unwrap_err();
+    let refused = identify(&for_raft, &server.address, None)
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     open_stream(&for_raft, &server, (ME, StreamKind::Raft))
         .await
@@ -244,10 +247,10 @@ async fn a_router_may_identify_a_node_and_nothing_else() {
     let ca = TestCa::new();
     let (server, _) = start_other_node(&ca).await;
     let router = ca.router();
-    let identity = identify(&dialer(&router), &server.address, 0)
+    let identity = identify(&dialer(&router), &server.address, None)
         .await
         .unwrap();
-    assert_eq!(identity.node_id, OTHER);
+    assert_eq!(NodeId::from(identity.node_id), OTHER);
     let request = pb::JoinRequest {
         node_id: 5,
         rpc: "router:7070".to_owned(),
@@ -257,7 +260,7 @@ async fn a_router_may_identify_a_node_and_nothing_else() {
         .await
         .unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    for number in [ME, 5] {
+    for number in [ME, NodeId::from(5)] {
         let refused = open_raft_stream(&router, &server, number)
             .await
             .unwrap_err();

@@ -6,9 +6,9 @@ use crate::types::{Access, Plan};
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Unavailable {
     /// The group that serves this has no leader that this node can reach.
-    #[error("no leader for {group}")]
+    #[error("{}", describe_leaderless(group))]
     NoLeader {
-        /// The Raft group.
+        /// Name of the Raft group.
         group: String,
     },
     /// A queue is full.
@@ -26,6 +26,16 @@ pub enum Unavailable {
     /// This node's clock is too far from those of the others.
     #[error("this node's clock is too far from those of the others")]
     ClockOff,
+}
+
+/// Describes a group without a leader. The metadata is called as operators know it.
+fn describe_leaderless(group: &str) -> String {
+    match group {
+        "meta" => "the metadata (accounts, buckets, nodes, regions) has no leader that this node \
+                   reaches"
+            .to_owned(),
+        _ => format!("{group} has no leader that this node reaches"),
+    }
 }
 
 /// Error of an operation on keys.

@@ -13,6 +13,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::errors::{DirectoryError, Unavailable};
+use super::leader_hint::LeaderHint;
 use crate::clock::Clock;
 use crate::meta::codec::{from_pb, to_pb};
 use crate::meta::{CommandResult, Meta};
@@ -40,7 +41,7 @@ struct Inner {
     peers: Arc<Peers>,
     clock: Clock,
     timeout: Duration,
-    leader_hint: AtomicU64,
+    leader_hint: LeaderHint,
     /// Number of barriers started; each gets the next number.
     barriers_started: AtomicU64,
     barrier_state: tokio::sync::Mutex<BarrierState>,
@@ -79,7 +80,7 @@ impl MetadataClient {
                 peers,
                 clock,
                 timeout,
-                leader_hint: AtomicU64::new(0),
+                leader_hint: LeaderHint::default(),
                 barriers_started: AtomicU64::new(0),
                 barrier_state: tokio::sync::Mutex::default(),
             }),
@@ -165,39 +166,34 @@ impl MetadataClient {
         let peers = &self.inner.peers;
         match peers.call(node, StreamKind::Forwarded, body, timeout).await {
             Ok(reply::Body::Refused(refused)) => {
-                self.inner
-                    .leader_hint
-                    .store(refused.leader, Ordering::Relaxed);
+                let leader = NodeId::nonzero(refused.leader);
+                self.inner.leader_hint.replace(leader);
                 match refused.reason() {
                     Reason::UnknownOutcome | Reason::Failed => Attempt::Unknown,
                     _ => Attempt::NotDone,
                 }
             }
             Ok(reply) => {
-                self.inner.leader_hint.store(node, Ordering::Relaxed);
+                self.inner.leader_hint.replace(Some(node));
                 Attempt::Answered(reply)
             }
             Err(CallError::Unsent | CallError::Busy) => {
-                self.inner.leader_hint.store(0, Ordering::Relaxed);
+                self.inner.leader_hint.replace(None);
                 Attempt::NotDone
             }
             Err(CallError::Lost) => {
-                self.inner.leader_hint.store(0, Ordering::Relaxed);
+                self.inner.leader_hint.replace(None);
                 Attempt::Unknown
             }
         }
     }
 
     fn leader(&self) -> Option<NodeId> {
-        let me = self.inner.peers.me();
-        let known = *self.inner.group.leader().borrow();
-        let hint = Some(self.inner.leader_hint.load(Ordering::Relaxed)).filter(|hint| *hint != 0);
-        let leader = known.or(hint).filter(|leader| *leader != me);
-        if leader.is_some() || self.inner.group.is_member() {
-            return leader;
-        }
-        // This node is not a member yet: any member knows more.
-        self.inner.peers.node_numbers().first().copied()
+        let (group, peers) = (&self.inner.group, &self.inner.peers);
+        let known = *group.leader().borrow();
+        let any_other = || peers.node_numbers().first().copied();
+        let hint = &self.inner.leader_hint;
+        hint.target(known, peers.me(), group.is_member(), any_other)
     }
 
     /// Waits until this node has applied all that was acknowledged before the call. Concurrent
@@ -315,7 +311,7 @@ impl MetadataClient {
         reply::Body::Refused(pb::Refused {
             reason: reason.into(),
             message: message.to_owned(),
-            leader: leader.filter(|leader| *leader != me).unwrap_or(0),
+            leader: leader.filter(|leader| *leader != me).map_or(0, u64::from),
         })
     }
 }

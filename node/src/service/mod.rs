@@ -5,6 +5,7 @@
 //! | `keyspace` | gets, puts and deletes keys |
 //! | `listing` | lists keys over all shards |
 //! | `shards` | routes an operation to the leader of its shard |
+//! | `leader_hint` | the node to which operations on a group go |
 //! | `operation` | an operation on a shard, which is executed here or sent to the shard's leader |
 //! | `reads`, `writes` | the operations |
 //! | `quota` | enforces a plan's number of keys: requests and grants quota leases |
@@ -30,6 +31,7 @@ mod directory;
 pub(crate) mod errors;
 mod forwarded;
 mod keyspace;
+mod leader_hint;
 mod listing;
 mod metadata;
 mod metadata_proposer;

@@ -106,9 +106,7 @@ pub(super) enum ForwardRefusal {
 pub(super) fn decode_refusal(refused: pb::Refused) -> ForwardRefusal {
     use refused::Reason;
     match refused.reason() {
-        Reason::NotLeader => {
-            ForwardRefusal::Redirect((refused.leader != 0).then_some(refused.leader))
-        }
+        Reason::NotLeader => ForwardRefusal::Redirect(NodeId::nonzero(refused.leader)),
         Reason::NotHere | Reason::Stopping => ForwardRefusal::Redirect(None),
         Reason::Busy => {
             let queue = "the queues of the shard's leader";
@@ -152,6 +150,6 @@ pub(super) fn encode_refusal(error: ShardError, leader: Option<NodeId>) -> reply
     reply::Body::Refused(pb::Refused {
         reason: reason.into(),
         message,
-        leader: leader.unwrap_or(0),
+        leader: leader.map_or(0, u64::from),
     })
 }

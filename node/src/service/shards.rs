@@ -8,16 +8,16 @@
 //! was not done: it never left this node, or the other node refused it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use cloudkv_common::byte_budget::{ByteBudget, BytePermit};
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::reply;
 use futures_util::future::try_join_all;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::errors::{KeyError, Unavailable};
+use super::leader_hint::LeaderHint;
 use super::operation::{ForwardRefusal, Operation, ShardError, decode_refusal};
 use super::reads::GetBucketState;
 use crate::raft::NodeId;
@@ -37,27 +37,22 @@ const QUEUE_UNIT_BYTES: usize = 1 << 10;
 pub struct Shards {
     routes: Arc<[ShardRoute]>,
     peers: Arc<Peers>,
-    queue_budget: Arc<Semaphore>,
+    queue_budget: ByteBudget,
     timeout: Duration,
 }
 
 /// A shard, and the node that led it when it last answered.
 struct ShardRoute {
     shard: Arc<ShardHandle>,
-    leader_hint: AtomicU64,
+    leader_hint: LeaderHint,
 }
 
 impl ShardRoute {
     /// Returns the leader, as far as this node knows, or a node to ask for it.
     fn leader(&self, me: NodeId, known: &[NodeId]) -> Option<NodeId> {
-        let hint = self.leader_hint.load(Ordering::Relaxed);
-        let leader = self.shard.remote_leader();
-        let leader = leader.or((hint != 0 && hint != me).then_some(hint));
-        if leader.is_some() || self.shard.is_hosted() {
-            return leader;
-        }
-        // Any node that has a replica knows more.
-        known.first().copied()
+        let (leader, is_hosted) = (self.shard.remote_leader(), self.shard.is_hosted());
+        let any_other = || known.first().copied();
+        self.leader_hint.target(leader, me, is_hosted, any_other)
     }
 }
 
@@ -72,12 +67,12 @@ impl Shards {
     ) -> Self {
         let routes = handles.into_iter().map(|shard| ShardRoute {
             shard,
-            leader_hint: AtomicU64::new(0),
+            leader_hint: LeaderHint::default(),
         });
         Self {
             routes: routes.collect(),
             peers,
-            queue_budget: Arc::new(Semaphore::new(queue_bytes / QUEUE_UNIT_BYTES)),
+            queue_budget: ByteBudget::new(queue_bytes),
             timeout,
         }
     }
@@ -204,11 +199,11 @@ impl Shards {
     }
 
     /// Takes a permit for an operation of this size to wait for a leader.
-    fn queue_permit(&self, bytes: usize) -> Result<tokio::sync::OwnedSemaphorePermit, KeyError> {
-        let units = u32::try_from(bytes / QUEUE_UNIT_BYTES + 1).unwrap_or(u32::MAX);
+    fn queue_permit(&self, bytes: usize) -> Result<BytePermit, KeyError> {
+        let bytes = (bytes / QUEUE_UNIT_BYTES + 1) * QUEUE_UNIT_BYTES;
         let queue = "requests that wait for a leader";
-        let permit = self.queue_budget.clone().try_acquire_many_owned(units);
-        permit.map_err(|_| Unavailable::Overloaded { queue }.into())
+        let permit = self.queue_budget.try_acquire(bytes);
+        permit.ok_or_else(|| Unavailable::Overloaded { queue }.into())
     }
 
     /// Forwards an operation to another node, and keeps what its reply tells about the leader.
@@ -234,28 +229,28 @@ impl Shards {
         {
             Ok(reply::Body::Refused(refused)) => match decode_refusal(refused) {
                 ForwardRefusal::Redirect(Some(leader)) => {
-                    let previous = route.leader_hint.swap(leader, Ordering::Relaxed);
-                    if previous == leader {
+                    let previous = route.leader_hint.replace(Some(leader));
+                    if previous == Some(leader) {
                         ForwardOutcome::NotDone
                     } else {
                         ForwardOutcome::Redirected
                     }
                 }
                 ForwardRefusal::Redirect(None) => {
-                    route.leader_hint.store(0, Ordering::Relaxed);
+                    route.leader_hint.replace(None);
                     ForwardOutcome::NotDone
                 }
                 ForwardRefusal::Final(error) => ForwardOutcome::Failed(error),
             },
             Ok(reply) => match O::decode(reply) {
                 Some(output) => {
-                    route.leader_hint.store(node, Ordering::Relaxed);
+                    route.leader_hint.replace(Some(node));
                     ForwardOutcome::Answered(output)
                 }
                 None => ForwardOutcome::Failed(KeyError::UnknownOutcome),
             },
             Err(CallError::Unsent) => {
-                route.leader_hint.store(0, Ordering::Relaxed);
+                route.leader_hint.replace(None);
                 ForwardOutcome::NotDone
             }
             Err(CallError::Busy) => {
@@ -263,7 +258,7 @@ impl Shards {
                 ForwardOutcome::Failed(Unavailable::Overloaded { queue }.into())
             }
             Err(CallError::Lost) if O::RETRYABLE => {
-                route.leader_hint.store(0, Ordering::Relaxed);
+                route.leader_hint.replace(None);
                 ForwardOutcome::NotDone
             }
             Err(CallError::Lost) => ForwardOutcome::Failed(KeyError::UnknownOutcome),

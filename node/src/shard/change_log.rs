@@ -105,52 +105,33 @@ fn read_batch(
         to: rows.all_of_kind(RowKind::Change).1,
         fill_cache: true,
     };
-    let (mut bytes, mut last, mut more) = (0, position, false);
-    let mut failed = None;
-    db.scan(&scan, |row, value| {
-        let mut take = || -> Result<bool, StoreError> {
-            let entry = decode_change(value)?;
-            if merge.records.len() >= query.max_records || bytes >= MAX_BATCH_BYTES {
-                merge.to = last;
-                // The index omits what was overwritten: only a batch that reaches the view's end
-                // carries a watermark.
-                merge.watermark = 0;
-                return Ok(false);
-            }
-            let sequence = keys::sequence_of(row)
-                .ok_or_else(|| StoreError::corrupt("change index", "its row key is too short"))?;
-            last = sequence;
-            if let Some(record) = changed_record(db, rows, header.region, &entry, sequence)?
-                && record::version_of(&record).region != query.peer
-            {
-                bytes += entry.key.len() + record.value.len() + 64;
-                merge.records.push(pb::KeyRecord {
-                    bucket: entry.bucket,
-                    key: entry.key,
-                    record: Some(record),
-                });
-            }
-            Ok(true)
-        };
-        match take() {
-            Ok(true) => ControlFlow::Continue(()),
-            Ok(false) => {
-                more = true;
-                ControlFlow::Break(())
-            }
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
+    let (mut bytes, mut last, mut has_more) = (0, position, false);
+    db.try_scan(&scan, |row, value| {
+        let entry = decode_change(value)?;
+        if merge.records.len() >= query.max_records || bytes >= MAX_BATCH_BYTES {
+            merge.to = last;
+            // The index omits what was overwritten: only a batch that reaches the view's end
+            // carries a watermark.
+            merge.watermark = 0;
+            has_more = true;
+            return Ok(ControlFlow::Break(()));
         }
+        let sequence = keys::sequence_of(row)
+            .ok_or_else(|| StoreError::corrupt("change index", "its row key is too short"))?;
+        last = sequence;
+        if let Some(record) = changed_record(db, rows, header.region, &entry, sequence)?
+            && record::version_of(&record).region != query.peer
+        {
+            bytes += entry.key.len() + record.value.len() + 64;
+            merge.records.push(pb::KeyRecord {
+                bucket: entry.bucket,
+                key: entry.key,
+                record: Some(record),
+            });
+        }
+        Ok::<_, StoreError>(ControlFlow::Continue(()))
     })?;
-    match failed {
-        Some(error) => Err(error),
-        None => Ok(ChangeBatch {
-            merge,
-            has_more: more,
-        }),
-    }
+    Ok(ChangeBatch { merge, has_more })
 }
 
 /// Reads the record that an entry of the change index stands for; `None` if its bucket was dropped,

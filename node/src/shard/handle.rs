@@ -2,16 +2,17 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use cloudkv_common::byte_budget::ByteBudget;
 use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::merge_queue::{MergeError, MergeProposer, MergeQueue};
-use super::proposer::{self, BatchSettings, ByteBudget, WriteError, WriteQueue};
+use super::proposer::{self, BatchSettings, WriteError, WriteQueue};
 use super::response::{MergeOutcome, ShardResponse, WriteOutcome};
 use super::state::ShardState;
 use super::state_machine::Shard;
@@ -22,7 +23,7 @@ use crate::quota::Reservation;
 use crate::raft::{Group, GroupSettings, GroupStatus, NodeId, ProposalResult, ProposeError};
 use crate::store::keys::GroupId;
 use crate::store::{Engine, StoreError, WriteGate};
-use crate::types::{ListQuery, ReadResult};
+use crate::types::{AtomicNodeId, ListQuery, ReadResult};
 
 /// Interval at which a shard expires keys, and maximum backoff of its bootstrap.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(100);
@@ -104,8 +105,8 @@ pub struct ShardHandle {
     is_clock_ok: Arc<AtomicBool>,
     /// True if the placement assigns a replica to this node.
     is_hosted: AtomicBool,
-    /// Another node that claims leadership; 0 if none does.
-    remote_leader: AtomicU64,
+    /// Another node that claims leadership.
+    remote_leader: AtomicNodeId,
     gate: WriteGate,
 }
 
@@ -150,7 +151,7 @@ impl ShardHandle {
             clock,
             is_clock_ok: settings.is_clock_ok.clone(),
             is_hosted: AtomicBool::new(true),
-            remote_leader: AtomicU64::new(0),
+            remote_leader: AtomicNodeId::default(),
             gate: WriteGate::default(),
         });
         let repair = shard.group.clone().run_repair();
@@ -265,8 +266,7 @@ impl ShardHandle {
             self.group.reset_freshness();
         }
         self.is_hosted.store(hosted, Ordering::Release);
-        self.remote_leader
-            .store(elsewhere.unwrap_or(0), Ordering::Release);
+        self.remote_leader.store(elsewhere, Ordering::Release);
     }
 
     /// Returns the other node that leads, as far as this node knows.
@@ -279,7 +279,7 @@ impl ShardHandle {
             Some(leader) => Some(leader),
             None => {
                 let elsewhere = self.remote_leader.load(Ordering::Acquire);
-                (elsewhere != 0 && elsewhere != me).then_some(elsewhere)
+                elsewhere.filter(|elsewhere| *elsewhere != me)
             }
         }
     }

@@ -109,7 +109,7 @@ async fn a_restarted_member_grants_no_vote_while_an_old_lease_may_hold() {
             group: 1,
             vote: Some(pb::Vote {
                 term: 1000,
-                candidate: NODES[1],
+                candidate: NODES[1].into(),
                 committed: false,
             }),
             last: Some(pb::LogId {

@@ -157,8 +157,8 @@ async fn read(replicas: Arc<Vec<Replica>>, at: usize, acknowledged: Arc<AtomicU6
 async fn a_shard_that_moves_between_two_nodes_serves_no_stale_read() {
     let cluster = TestCluster::start(2).await;
     for _ in 0..25 {
-        cluster.change_voters(&[2]).await;
-        cluster.change_voters(&[1]).await;
+        cluster.change_voters(&[NODES[1]]).await;
+        cluster.change_voters(&[NODES[0]]).await;
     }
     cluster.stop().await;
 }

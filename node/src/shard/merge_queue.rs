@@ -11,13 +11,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use cloudkv_common::byte_budget::{ByteBudget, BytePermit};
 use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::proposer::{ByteBudget, BytePermit};
 use super::response::{MergeOutcome, ShardResponse};
 use super::state_machine::Shard;
 use crate::background::BackgroundScheduler;

@@ -76,7 +76,7 @@ pub(crate) use digest::MAX_DIGEST_RANGES;
 pub(crate) use handle::{ReadError, ShardHandle, ShardSettings};
 pub(crate) use merge_queue::MergeError;
 pub(crate) use peers::ReplicationView;
-pub(crate) use proposer::{BatchSettings, ByteBudget, WriteError};
+pub(crate) use proposer::{BatchSettings, WriteError};
 pub(crate) use response::{MergeOutcome, ShardResponse, WriteOutcome};
 #[cfg(test)]
 pub(crate) use state::ShardState;

@@ -15,9 +15,9 @@
 //! it entered no log; otherwise with its outcome, or `Unknown`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use cloudkv_common::byte_budget::{ByteBudget, BytePermit};
 use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -49,53 +49,6 @@ pub enum WriteError {
     /// It may have been applied, or may be later.
     #[error("the outcome is unknown")]
     Unknown,
-}
-
-/// Bound on the bytes that may wait in queues on this node, over all shards.
-#[derive(Clone, Debug)]
-pub struct ByteBudget {
-    available: Arc<AtomicUsize>,
-}
-
-impl ByteBudget {
-    /// Creates a budget of `bytes`.
-    pub fn new(bytes: usize) -> Self {
-        Self {
-            available: Arc::new(AtomicUsize::new(bytes)),
-        }
-    }
-
-    pub(super) fn try_acquire(&self, bytes: usize) -> Option<BytePermit> {
-        let acquired = self
-            .available
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
-                left.checked_sub(bytes)
-            });
-        acquired.is_ok().then(|| BytePermit {
-            budget: self.clone(),
-            bytes,
-        })
-    }
-}
-
-/// Bytes acquired from a budget, released on drop.
-pub(super) struct BytePermit {
-    budget: ByteBudget,
-    bytes: usize,
-}
-
-impl BytePermit {
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
-impl Drop for BytePermit {
-    fn drop(&mut self) {
-        self.budget
-            .available
-            .fetch_add(self.bytes, Ordering::AcqRel);
-    }
 }
 
 type WriteResult = Result<WriteOutcome, WriteError>;
@@ -231,7 +184,7 @@ struct PendingBatch {
 
 impl PendingBatch {
     fn push(&mut self, pending: PendingWrite) {
-        self.bytes += pending.permit.bytes;
+        self.bytes += pending.permit.bytes();
         self.writes.push(pending);
     }
 
@@ -351,19 +304,5 @@ fn respond_all(waiting: Vec<(Waiter, BytePermit)>, result: ProposalResult<Shard>
     };
     for (waiter, _) in waiting {
         waiter.respond(Err(failed.clone()));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_budget_refuses_bytes_beyond_its_bound_and_takes_released_ones_back() {
-        let budget = ByteBudget::new(100);
-        let permit = budget.try_acquire(60).unwrap();
-        assert!(budget.try_acquire(60).is_none());
-        drop(permit);
-        assert!(budget.try_acquire(100).is_some());
     }
 }

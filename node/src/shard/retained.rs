@@ -17,13 +17,13 @@ use std::ops::ControlFlow;
 
 use cloudkv_proto::v1 as pb;
 
-use super::peers::{acknowledged_by_all, is_same_history};
+use super::peers::{acknowledged_by_all, is_same_history, lowest_watermark};
 use super::record;
 use super::record_change::{ChangeCause, RecordChange};
 use super::response::ShardResponse;
 use super::rows::{decode_change, is_bucket_name};
 use super::state::ShardState;
-use crate::store::{RowBatch, Scan, blocking};
+use crate::store::{RowBatch, Scan, StoreError, blocking};
 
 impl ShardState {
     /// Sets the list of other regions. A new region has nothing yet: all changes still retained are
@@ -89,24 +89,16 @@ impl ShardState {
             to: self.rows.change(upto + 1),
             fill_cache: true,
         };
-        let (mut count, mut bytes, mut failed) = (0, 0, None);
+        let (mut count, mut bytes) = (0, 0);
         blocking(|| {
-            self.db.scan(scan, |row, value| match decode_change(value) {
-                Ok(entry) => {
-                    count += 1;
-                    bytes += entry.bytes;
-                    batch.delete(row);
-                    ControlFlow::Continue(())
-                }
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
-                }
+            self.db.try_scan(scan, |row, value| {
+                let entry = decode_change(value)?;
+                count += 1;
+                bytes += entry.bytes;
+                batch.delete(row);
+                Ok::<_, StoreError>(ControlFlow::Continue(()))
             })
         })?;
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
         self.header.retained_changes = self.header.retained_changes.saturating_sub(count);
         self.header.retained_bytes = self.header.retained_bytes.saturating_sub(bytes);
         self.header.change_low = upto + 1;
@@ -161,14 +153,12 @@ pub(super) fn is_collectable(header: &pb::ShardHeader, tombstone: &pb::Record) -
     }
     let version = record::version_of(tombstone);
     let all_have_it = if version.region == header.region {
-        let mut peers = header.peers.iter();
-        peers.all(|peer| tombstone.change <= peer.acknowledged)
+        tombstone.change <= acknowledged_by_all(header)
     } else {
         // Writes of a removed region were all reconciled.
         let mut peers = header.peers.iter();
         let origin = peers.find(|peer| peer.region == version.region);
         origin.is_none_or(|origin| tombstone.source <= origin.stable)
     };
-    let mut peers = header.peers.iter();
-    all_have_it && peers.all(|peer| peer.watermark >= version.time)
+    all_have_it && version.time <= lowest_watermark(header)
 }

@@ -45,15 +45,7 @@ pub(super) fn for_each_row<E: From<StoreError>>(
         to,
         fill_cache: false,
     };
-    let mut failed = None;
-    db.scan(&scan, |key, value| {
-        match visit(key, Bytes::copy_from_slice(value)) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
-            }
-        }
-    })?;
-    failed.map_or(Ok(()), Err)
+    db.try_scan(&scan, |key, value| {
+        visit(key, Bytes::copy_from_slice(value)).map(ControlFlow::Continue)
+    })
 }

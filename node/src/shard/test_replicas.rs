@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cloudkv_common::byte_budget::ByteBudget;
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::{call, reply, snapshot_frame};
 use futures_util::future::BoxFuture;
@@ -16,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{ByteBudget, ShardHandle, ShardSettings};
+use super::{ShardHandle, ShardSettings};
 use crate::clock::Clock;
 use crate::raft::{Group, GroupSettings, NodeId, RaftMember, SnapshotSettings};
 use crate::rpc::{
@@ -28,7 +29,7 @@ use crate::store::{Engine, EngineSettings};
 const BUCKET: &[u8; 14] = b"aABCDEFGHIJKLM";
 const KEY: &[u8] = b"key";
 /// Node ids of the replicas; the first bootstraps the shard.
-pub(super) const NODES: [NodeId; 3] = [1, 2, 3];
+pub(super) const NODES: [NodeId; 3] = [NodeId::new(1), NodeId::new(2), NodeId::new(3)];
 /// Timeout of waits for an expected state.
 pub(super) const STATE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum election timeout: a follower withholds its vote for as long.
@@ -155,7 +156,7 @@ impl Replica {
         let answering = RpcServerContext {
             identity: pb::IdentifyResponse {
                 cluster_id: "a".to_owned(),
-                node_id: node,
+                node_id: node.into(),
                 ..Default::default()
             },
             handler: Arc::new(SingleShard {

@@ -220,31 +220,23 @@ impl ShardView {
     ) -> Result<bool, StoreError> {
         let from = self.rows().record(bucket, b"");
         let to = keys::prefix_end(&from);
-        let mut result = Ok(false);
-        self.db.scan(
-            Scan {
-                from,
-                to,
-                fill_cache: false,
-            },
-            |row, value| match key_info(row, value, now) {
-                Ok(Some(info)) => {
-                    let larger = info.key.len() > key_bytes || info.size > value_bytes as u64;
-                    result = Ok(larger);
-                    if larger {
-                        ControlFlow::Break(())
-                    } else {
-                        ControlFlow::Continue(())
-                    }
-                }
-                Ok(None) => ControlFlow::Continue(()),
-                Err(error) => {
-                    result = Err(error);
-                    ControlFlow::Break(())
-                }
-            },
-        )?;
-        result
+        let scan = Scan {
+            from,
+            to,
+            fill_cache: false,
+        };
+        let is_larger =
+            |info: KeyInfo| info.key.len() > key_bytes || info.size > value_bytes as u64;
+        let mut has_larger = false;
+        self.db.try_scan(scan, |row, value| {
+            has_larger = key_info(row, value, now)?.is_some_and(is_larger);
+            Ok::<_, StoreError>(if has_larger {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        })?;
+        Ok(has_larger)
     }
 
     /// Reads a bucket's state: blocks for the disk.
@@ -289,29 +281,21 @@ impl ShardView {
         if from >= to {
             return Ok(page);
         }
-        let mut failed = None;
-        self.db.scan(
-            Scan {
-                from,
-                to,
-                fill_cache: true,
-            },
-            |row, value| {
-                match key_info(row, value, now) {
-                    Ok(Some(_)) if page.keys.len() >= query.limit => {
-                        page.has_more = true;
-                        return ControlFlow::Break(());
-                    }
-                    Ok(info) => page.keys.extend(info),
-                    Err(error) => {
-                        failed = Some(error);
-                        return ControlFlow::Break(());
-                    }
-                }
-                ControlFlow::Continue(())
-            },
-        )?;
-        failed.map_or(Ok(page), Err)
+        let scan = Scan {
+            from,
+            to,
+            fill_cache: true,
+        };
+        self.db.try_scan(scan, |row, value| {
+            let info = key_info(row, value, now)?;
+            if info.is_some() && page.keys.len() >= query.limit {
+                page.has_more = true;
+                return Ok(ControlFlow::Break(()));
+            }
+            page.keys.extend(info);
+            Ok::<_, StoreError>(ControlFlow::Continue(()))
+        })?;
+        Ok(page)
     }
 }
 

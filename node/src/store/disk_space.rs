@@ -39,6 +39,21 @@ impl DiskState {
         }
     }
 
+    /// Returns which writes are accepted, and what frees space.
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Ample => "all writes are accepted",
+            Self::Low => {
+                "writes that grow are refused where most voters' disks are: delete keys or \
+                 buckets, free disk space, or lower disk_low_water_mib"
+            }
+            Self::Exhausted => {
+                "all writes are refused, deletions included: free disk space by other means, \
+                 enlarge the disk, or lower disk_low_water_mib"
+            }
+        }
+    }
+
     /// Returns the state after a measurement of `free` bytes. It improves at higher thresholds than
     /// it worsens (hysteresis), so that it doesn't change with every flush.
     fn next(self, free: u64, mark: u64) -> Self {
@@ -91,11 +106,13 @@ impl DiskSpace {
         let now = before.next(free, self.low_water_bytes);
         self.state.store(now as u8, Ordering::Release);
         if now > before {
+            let low_water_bytes = self.low_water_bytes;
             tracing::error!(
                 state = now.name(),
                 free_bytes = free,
-                low_water_bytes = self.low_water_bytes,
-                "the disk is nearly full: free disk space, or delete keys"
+                low_water_bytes,
+                "the disk is nearly full: {}",
+                now.advice()
             );
         } else if now < before {
             tracing::info!(
@@ -110,6 +127,11 @@ impl DiskSpace {
     pub fn state(&self) -> DiskState {
         let number = usize::from(self.state.load(Ordering::Acquire));
         DiskState::ALL.get(number).copied().unwrap_or_default()
+    }
+
+    /// Returns the low-water mark, in bytes; 0 disables it.
+    pub fn low_water_bytes(&self) -> u64 {
+        self.low_water_bytes
     }
 
     /// Returns the free bytes for users other than root; 0 if unknown.

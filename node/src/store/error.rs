@@ -79,6 +79,15 @@ impl StoreError {
         }
     }
 
+    /// Returns whether the disk returned something else than was written.
+    pub fn is_corruption(&self) -> bool {
+        match &self.source {
+            Cause::RocksDb(error) => error.kind() == rocksdb::ErrorKind::Corruption,
+            Cause::Damaged { .. } | Cause::LogDataLoss(_) => true,
+            Cause::Decode(_) | Cause::Corrupt(_) | Cause::Io(_) => false,
+        }
+    }
+
     /// Returns whether it is an error of the state's database.
     pub fn is_from_database(&self) -> bool {
         matches!(self.source, Cause::RocksDb(_))
@@ -88,6 +97,12 @@ impl StoreError {
     pub fn is_io_damage(error: &io::Error) -> bool {
         let inner = error.get_ref().and_then(|it| it.downcast_ref::<Self>());
         inner.is_some_and(Self::is_damage)
+    }
+
+    /// Returns whether an I/O error wraps a storage error for which [`Self::is_corruption`] holds.
+    pub fn is_io_corruption(error: &io::Error) -> bool {
+        let inner = error.get_ref().and_then(|it| it.downcast_ref::<Self>());
+        inner.is_some_and(Self::is_corruption)
     }
 
     /// Creates the error of a log that lacks synced records.

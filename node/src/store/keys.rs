@@ -12,7 +12,7 @@
 //! The node's own rows sort after those of all groups: key ranges that are being removed, each
 //! named by its start and its end.
 
-use crate::types::{BucketId, Nanos};
+use crate::types::{BucketId, Nanos, NodeId};
 
 /// Number of a Raft group of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -229,13 +229,13 @@ pub(crate) fn generation_of(key: &[u8]) -> Option<u32> {
 }
 
 /// Builds the ID of a node's row: the node, big-endian.
-pub(crate) fn node_id(node: u64) -> [u8; 8] {
-    node.to_be_bytes()
+pub(crate) fn node_id(node: NodeId) -> [u8; 8] {
+    u64::from(node).to_be_bytes()
 }
 
 /// Parses the node from a row's ID.
-pub(crate) fn parse_node_id(id: &[u8]) -> Option<u64> {
-    Some(u64::from_be_bytes(id.try_into().ok()?))
+pub(crate) fn parse_node_id(id: &[u8]) -> Option<NodeId> {
+    Some(u64::from_be_bytes(id.try_into().ok()?).into())
 }
 
 /// Builds the ID of a placement's row: region and shard, big-endian.
@@ -320,6 +320,7 @@ mod tests {
             b: (u32, u16),
             node: u64,
         ) {
+            let node = NodeId::from(node);
             let (id_a, id_b) = (placement_id(a.0, a.1), placement_id(b.0, b.1));
             prop_assert_eq!(id_a.cmp(&id_b), a.cmp(&b));
             prop_assert_eq!(parse_placement_id(&id_a), Some(a));

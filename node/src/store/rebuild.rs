@@ -53,7 +53,6 @@ pub(super) fn rebuild(
 /// Copies the current rows of all groups, and makes them durable. Returns their number.
 fn copy(old: &StateDb, new: &StateDb) -> Result<u64, StoreError> {
     let mut rows = 0;
-    let mut failed = None;
     for group in groups(old)? {
         let pointer_row = Rows::new(group, 0).single(RowKind::Pointer);
         let pointer = old.get(&pointer_row)?;
@@ -75,21 +74,14 @@ fn copy(old: &StateDb, new: &StateDb) -> Result<u64, StoreError> {
             to: end,
             fill_cache: false,
         };
-        old.scan(scan, |key, value| {
+        old.try_scan(scan, |key, value| {
             batch.put(key, value);
             rows += 1;
             if batch.bytes() > BATCH_BYTES {
-                failed = new.write(std::mem::take(&mut batch)).err();
+                new.write(std::mem::take(&mut batch))?;
             }
-            if failed.is_some() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            Ok::<_, StoreError>(ControlFlow::Continue(()))
         })?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
         new.write(batch)?;
     }
     new.flush()?;

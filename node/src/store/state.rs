@@ -138,20 +138,22 @@ impl StateDbInner {
     }
 }
 
-fn scan_rows(
+fn scan_rows<E: From<StoreError>>(
     state: &StateDbInner,
     mut rows: DBRawIterator<'_>,
     from: &[u8],
-    mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-) -> Result<(), StoreError> {
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, E>,
+) -> Result<(), E> {
     rows.seek(from);
     while let Some((key, value)) = rows.item() {
-        if visit(key, value).is_break() {
+        if visit(key, value)?.is_break() {
             break;
         }
         rows.next();
     }
-    rows.status().map_err(|error| state.read_error(from, error))
+    rows.status()
+        .map_err(|error| state.read_error(from, error))?;
+    Ok(())
 }
 
 /// Snapshot of the database, for several consistent reads.
@@ -172,8 +174,17 @@ impl DbSnapshot<'_> {
     pub fn scan(
         &self,
         scan: &Scan,
-        visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
+        self.try_scan(scan, |key, value| Ok(visit(key, value)))
+    }
+
+    /// Scans rows until `visit` breaks or fails: blocks.
+    pub fn try_scan<E: From<StoreError>>(
+        &self,
+        scan: &Scan,
+        visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
         let rows = self.rows.raw_iterator_opt(scan.options());
         scan_rows(self.state, rows, &scan.from, visit)
     }
@@ -323,8 +334,17 @@ impl StateDb {
     pub fn scan(
         &self,
         scan: Scan,
-        visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
+        self.try_scan(scan, |key, value| Ok(visit(key, value)))
+    }
+
+    /// Scans rows in one consistent view, until `visit` breaks or fails: blocks.
+    pub fn try_scan<E: From<StoreError>>(
+        &self,
+        scan: Scan,
+        visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
         let rows = self.inner.db.raw_iterator_opt(scan.options());
         scan_rows(&self.inner, rows, &scan.from, visit)
     }

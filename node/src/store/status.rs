@@ -11,6 +11,7 @@ use super::{DiskSpace, Engine};
 pub(crate) fn storage_status(engine: &Engine, disk_space: &DiskSpace) -> Value {
     json!({
         "disk_free_bytes": disk_space.free_bytes(),
+        "disk_low_water_bytes": disk_space.low_water_bytes(),
         "disk_state": disk_space.state().name(),
         "log_disk_bytes": engine.log.disk_bytes(),
         "state_disk_bytes": engine.state.disk_bytes(),

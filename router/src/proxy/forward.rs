@@ -236,7 +236,7 @@ impl Forwarder {
         };
         let shard = head.shard;
         tracing::debug!(
-            node = node.id,
+            node = u64::from(node.id),
             shard,
             attempt = attempts.count,
             "forwarding request"
@@ -269,7 +269,7 @@ impl Forwarder {
 
     /// Records the failure of a node. Returns whether the request may have been executed.
     fn record_failure(&self, error: &SendError, node: &Node, head: &RequestHead) -> bool {
-        tracing::debug!(node = node.id, %error, "forward attempt failed");
+        tracing::debug!(node = u64::from(node.id), %error, "forward attempt failed");
         match error {
             SendError::NotSent(reason) => {
                 node.record_failure(reason);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use cloudkv_common::telemetry::presence::{PresenceChange, PresenceTracker};
 
+use super::region_choice::RegionDecision;
 use super::view::RegionView;
 
 /// Interval at which it is logged that no node responds.
@@ -78,11 +79,13 @@ impl EventLog {
             since,
             last_logged: now,
         });
+        let silent_for = format_seconds(now.duration_since(since));
         let reasons = self.failures.iter();
         let reasons: Vec<String> = reasons
             .map(|(address, reason)| format!("{address}: {reason}"))
             .collect();
         tracing::warn!(
+            silent_for,
             reasons = reasons.join("; "),
             "no node answers, retrying: seeds must be the rpc addresses of running nodes"
         );
@@ -121,6 +124,18 @@ impl EventLog {
                 }
             }
         }
+    }
+}
+
+/// Logs the choice of the current region, which the global name selects.
+pub(super) fn log_region_decision<'a>(
+    decision: &RegionDecision,
+    name_of: impl Fn(u32) -> Option<&'a str>,
+) {
+    let (reason, to) = (decision.reason, name_of(decision.to));
+    match decision.from.map(name_of) {
+        None => tracing::info!(region = to, %reason, "current region chosen"),
+        Some(from) => tracing::warn!(from, to, %reason, "current region changed"),
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use cloudkv_common::node_id::NodeId;
 use cloudkv_common::transport::tls::Dialer;
 use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::node_client::NodeClient;
@@ -17,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Endpoint;
 use tonic::{Status, Streaming};
 
-use super::event_log::EventLog;
+use super::event_log::{EventLog, log_region_decision};
 use super::health_check::run_health_checks;
 use super::region_choice::RegionChoice;
 use super::reports::TopologyReports;
@@ -72,7 +73,7 @@ pub(crate) struct Follower {
     events: mpsc::Receiver<(String, NodeEvent)>,
     event_log: EventLog,
     watchers: HashMap<String, DropGuard>,
-    health_checks: HashMap<u64, (Arc<Node>, DropGuard)>,
+    health_checks: HashMap<NodeId, (Arc<Node>, DropGuard)>,
 }
 
 impl Follower {
@@ -163,7 +164,7 @@ impl Follower {
         }
     }
 
-    /// Compares the regions, and logs a change of the current one.
+    /// Compares the regions, and logs the choice of the current one.
     fn update_current_region(&mut self) {
         let now = Instant::now();
         let watched: Vec<String> = self.watchers.keys().cloned().collect();
@@ -178,13 +179,9 @@ impl Follower {
         let before = std::mem::replace(&mut self.current, current);
         if before != current {
             self.publish();
-            if before != 0 {
-                let (from, to) = (
-                    self.reports.region_name(before),
-                    self.reports.region_name(current),
-                );
-                tracing::warn!(from, to, "current region changed");
-            }
+        }
+        if let Some(decision) = self.choice.take_decision() {
+            log_region_decision(&decision, |number| self.reports.region_name(number));
         }
     }
 

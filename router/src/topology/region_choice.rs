@@ -7,6 +7,7 @@
 //! The first choice is the router's home region. Regions become known one after the other, so the
 //! home region gets [`UNHEALTHY_TIMEOUT`] to become healthy; another one is used until then.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// Time after which an unhealthy region is replaced.
@@ -27,10 +28,53 @@ pub(crate) struct RegionSample {
     pub round_trip: Option<Duration>,
 }
 
+/// Reason for which a region was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChoiceReason {
+    /// It is the router's home region.
+    Home,
+    /// The home region is unhealthy, or unknown.
+    NoHome,
+    /// The region before was unhealthy for too long.
+    Unhealthy,
+    /// The region before was slower for too long.
+    Slower,
+    /// The region before was removed.
+    Removed,
+}
+
+impl fmt::Display for ChoiceReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Home => f.write_str("it is the router's region"),
+            Self::NoHome => f.write_str("no node serves all of the router's region"),
+            Self::Unhealthy => write!(
+                f,
+                "the one before couldn't be served completely for {UNHEALTHY_TIMEOUT:?}"
+            ),
+            Self::Slower => write!(f, "it has been nearer for {SLOWER_TIMEOUT:?}"),
+            Self::Removed => f.write_str("the one before was removed"),
+        }
+    }
+}
+
+/// Choice of a region that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RegionDecision {
+    /// Region before; `None`: it is the first choice.
+    pub from: Option<u32>,
+    /// Chosen region.
+    pub to: u32,
+    /// Reason for it.
+    pub reason: ChoiceReason,
+}
+
 /// The current choice, and since when there has been a reason to change it.
 #[derive(Debug, Default)]
 pub(crate) struct RegionChoice {
     current: Option<u32>,
+    /// The last choice, until it is taken.
+    decision: Option<RegionDecision>,
     /// State of the current region, or of the home region before the first choice.
     unhealthy_since: Option<Instant>,
     slower_since: Option<(u32, Instant)>,
@@ -63,7 +107,7 @@ impl RegionChoice {
         let since = *self.unhealthy_since.get_or_insert(now);
         match best {
             Some(best) if now.saturating_duration_since(since) >= UNHEALTHY_TIMEOUT => {
-                self.choose(Some(best.region))
+                self.choose(best.region, ChoiceReason::Unhealthy)
             }
             Some(_) | None => Some(current.region),
         }
@@ -75,14 +119,19 @@ impl RegionChoice {
         regions: &[RegionSample],
         home: Option<u32>,
     ) -> Option<u32> {
-        let first = first_region(regions, home);
+        let first = first_region(regions, home)?;
         let since = *self.unhealthy_since.get_or_insert(now);
         let is_waiting = home.is_some() && now.saturating_duration_since(since) < UNHEALTHY_TIMEOUT;
         let is_healthy_home = |it: &RegionSample| Some(it.region) == home && it.is_healthy;
         if is_waiting && !regions.iter().any(is_healthy_home) {
-            return first;
+            return Some(first);
         }
-        self.choose(first)
+        let reason = match home {
+            _ if self.current.is_some() => ChoiceReason::Removed,
+            Some(home) if home == first => ChoiceReason::Home,
+            Some(_) | None => ChoiceReason::NoHome,
+        };
+        self.choose(first, reason)
     }
 
     fn wait_for_nearer(
@@ -101,17 +150,29 @@ impl RegionChoice {
         };
         self.slower_since = Some((nearer.region, since));
         if now.saturating_duration_since(since) >= SLOWER_TIMEOUT {
-            return self.choose(Some(nearer.region));
+            return self.choose(nearer.region, ChoiceReason::Slower);
         }
         Some(current)
     }
 
-    fn choose(&mut self, region: Option<u32>) -> Option<u32> {
+    fn choose(&mut self, region: u32, reason: ChoiceReason) -> Option<u32> {
+        let decision = RegionDecision {
+            from: self.current,
+            to: region,
+            reason,
+        };
         *self = Self {
-            current: region,
+            current: Some(region),
+            decision: Some(decision),
             ..Self::default()
         };
-        region
+        self.current
+    }
+
+    /// Takes the choice that was made since the last call, if any. A region that is used while the
+    /// home region is waited for is none.
+    pub(crate) fn take_decision(&mut self) -> Option<RegionDecision> {
+        self.decision.take()
     }
 }
 
@@ -267,6 +328,49 @@ mod tests {
         let mut choice = RegionChoice::default();
         let now = Instant::now();
         assert_eq!(choice.update(now, &[sample(EU, true, 1)], None), Some(EU));
+        assert_eq!(
+            decision_of(&mut choice),
+            Some((None, EU, ChoiceReason::NoHome))
+        );
         assert_eq!(choice.update(now, &[sample(US, true, 1)], None), Some(US));
+        let removed = (Some(EU), US, ChoiceReason::Removed);
+        assert_eq!(decision_of(&mut choice), Some(removed));
+    }
+
+    fn decision_of(choice: &mut RegionChoice) -> Option<(Option<u32>, u32, ChoiceReason)> {
+        let decision = choice.take_decision();
+        decision.map(|decision| (decision.from, decision.to, decision.reason))
+    }
+
+    #[test]
+    fn a_region_that_is_used_until_home_is_known_was_not_chosen() {
+        let mut choice = RegionChoice::default();
+        let start = Instant::now();
+        let other = sample(US, true, 80);
+        let first = choice.update(start, &[other, sample(EU, false, 1)], Some(EU));
+        assert_eq!((first, decision_of(&mut choice)), (Some(US), None));
+        let later = start + Duration::from_millis(2);
+        let home = choice.update(later, &[other, sample(EU, true, 1)], Some(EU));
+        assert_eq!(home, Some(EU));
+        let first = (None, EU, ChoiceReason::Home);
+        assert_eq!(decision_of(&mut choice), Some(first));
+        assert_eq!(decision_of(&mut choice), None, "it is taken once");
+    }
+
+    #[test]
+    fn each_change_has_its_reason() {
+        let mut choice = RegionChoice::default();
+        let unhealthy = |_: u64| vec![sample(EU, false, 1), sample(US, true, 80)];
+        let healthy = |_: u64| vec![sample(EU, true, 1), sample(US, true, 80)];
+        choice.update(Instant::now(), &healthy(0), Some(EU));
+        choice.take_decision();
+        until_change(&mut choice, 5, unhealthy);
+        let failed_over = (Some(EU), US, ChoiceReason::Unhealthy);
+        assert_eq!(decision_of(&mut choice), Some(failed_over));
+        until_change(&mut choice, 100, healthy);
+        let returned = (Some(US), EU, ChoiceReason::Slower);
+        assert_eq!(decision_of(&mut choice), Some(returned));
+        let text = ChoiceReason::Unhealthy.to_string();
+        assert!(text.ends_with("for 1s"), "{text}");
     }
 }

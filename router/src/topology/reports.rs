@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use cloudkv_common::node_id::NodeId;
 use cloudkv_proto::v1 as pb;
 
 use super::region_choice::RegionSample;
@@ -32,7 +33,7 @@ pub(crate) struct TopologyReports {
     by_address: BTreeMap<String, pb::Topology>,
     /// The newest report of all, even if its node doesn't report any more.
     latest: pb::Topology,
-    nodes: HashMap<u64, Arc<Node>>,
+    nodes: HashMap<NodeId, Arc<Node>>,
 }
 
 impl TopologyReports {
@@ -67,7 +68,7 @@ impl TopologyReports {
             self.latest = report.clone();
             self.update_nodes();
         }
-        if let Some(node) = self.nodes.get(&report.node_id) {
+        if let Some(node) = self.nodes.get(&NodeId::from(report.node_id)) {
             node.set_draining(report.draining);
         }
         self.by_address.insert(address.to_owned(), report);
@@ -86,11 +87,16 @@ impl TopologyReports {
         for reported in &self.latest.nodes {
             let is_same =
                 |node: &&Arc<Node>| node.http == reported.http && node.rpc == reported.rpc;
-            let known = self.nodes.get(&reported.id).filter(is_same);
+            let id = NodeId::from(reported.id);
+            let known = self.nodes.get(&id).filter(is_same);
             let cluster_id = &self.latest.cluster_id;
             let addresses = (reported.http.as_str(), reported.rpc.as_str());
-            let new = || Arc::new(Node::new(cluster_id, reported.id, addresses, &self.connect));
-            nodes.insert(reported.id, known.cloned().unwrap_or_else(new));
+            let region = self.region_name(reported.region).unwrap_or("?");
+            let new = || {
+                let node = Node::new(cluster_id, id, addresses, &self.connect);
+                Arc::new(node.in_region(region))
+            };
+            nodes.insert(id, known.cloned().unwrap_or_else(new));
         }
         self.nodes = nodes;
     }
@@ -165,9 +171,9 @@ impl TopologyReports {
         let members = self.latest.nodes.iter();
         let members = members.filter(|node| node.region == region.number);
         let nodes: Vec<Arc<Node>> = members
-            .filter_map(|node| self.nodes.get(&node.id).cloned())
+            .filter_map(|node| self.nodes.get(&NodeId::from(node.id)).cloned())
             .collect();
-        let index_of = |id: u64| nodes.iter().position(|node| node.id == id);
+        let index_of = |id: NodeId| nodes.iter().position(|node| node.id == id);
         let leader = |shard| self.leader(region.number, shard).and_then(index_of);
         RegionView {
             number: region.number,
@@ -177,28 +183,30 @@ impl TopologyReports {
         }
     }
 
-    fn leader(&self, region: u32, shard: usize) -> Option<u64> {
+    fn leader(&self, region: u32, shard: usize) -> Option<NodeId> {
         let reports = self
             .by_address
             .values()
             .filter(|report| report.region == region);
-        let leaders =
-            reports.filter_map(|report| Some((report.node_id, report.leaders.get(shard)?)));
+        let leaders = reports.filter_map(|report| {
+            let node = NodeId::from(report.node_id);
+            Some((node, report.leaders.get(shard)?))
+        });
         let itself = leaders
             .clone()
             .find(|(_, reported)| reported.here)
             .map(|(node, _)| node);
         itself.or_else(|| {
             leaders
-                .map(|(_, reported)| reported.leader)
-                .find(|leader| *leader != 0 && !self.has_report_of(*leader))
+                .filter_map(|(_, reported)| NodeId::nonzero(reported.leader))
+                .find(|leader| !self.has_report_of(*leader))
         })
     }
 
-    fn has_report_of(&self, node: u64) -> bool {
+    fn has_report_of(&self, node: NodeId) -> bool {
         self.by_address
             .values()
-            .any(|report| report.node_id == node)
+            .any(|report| NodeId::from(report.node_id) == node)
     }
 }
 

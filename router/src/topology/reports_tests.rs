@@ -35,7 +35,7 @@ fn report(id: u64, leaders: [(u64, bool); 2]) -> pb::Topology {
 fn leaders(reports: &TopologyReports) -> Vec<Option<u64>> {
     let view = reports.view(1).unwrap();
     let region = &view.regions[0];
-    let id = |leader: &Option<usize>| leader.map(|index| region.nodes[index].id);
+    let id = |leader: &Option<usize>| leader.map(|index| u64::from(region.nodes[index].id));
     region.leaders.iter().map(id).collect()
 }
 
@@ -84,7 +84,7 @@ fn nodes_are_kept_while_their_addresses_stay_the_same() {
     let mut reports = TopologyReports::new(ConnectSettings::default());
     let first = report(1, [(1, true), (1, true)]);
     reports.update("node1:7070", first.clone()).unwrap();
-    let before: HashMap<u64, Arc<Node>> = reports
+    let before: HashMap<NodeId, Arc<Node>> = reports
         .nodes()
         .map(|node| (node.id, node.clone()))
         .collect();
@@ -93,7 +93,10 @@ fn nodes_are_kept_while_their_addresses_stay_the_same() {
     moved.position = 6;
     reports.update("node1:7070", moved).unwrap();
     for node in reports.nodes() {
-        assert_eq!(Arc::ptr_eq(node, &before[&node.id]), node.id == 1);
+        assert_eq!(
+            Arc::ptr_eq(node, &before[&node.id]),
+            node.id == NodeId::from(1)
+        );
     }
 }
 
@@ -109,12 +112,12 @@ fn an_outdated_report_changes_only_its_own_nodes_state() {
     behind.draining = true;
     reports.update("node2:7070", behind).unwrap();
     assert_eq!(reports.nodes().count(), 2);
-    let draining: Vec<u64> = reports
+    let draining: Vec<NodeId> = reports
         .nodes()
         .filter(|node| node.is_draining())
         .map(|node| node.id)
         .collect();
-    assert_eq!(draining, [2]);
+    assert_eq!(draining, [NodeId::from(2)]);
     // Its draining state is kept without its report.
     reports.remove("node2:7070");
     assert!(reports.nodes().any(|node| node.is_draining()));

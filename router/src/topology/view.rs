@@ -156,6 +156,8 @@ impl TriedNodes {
 
 #[cfg(test)]
 mod tests {
+    use cloudkv_common::node_id::NodeId;
+
     use super::*;
     use crate::upstream::ConnectSettings;
 
@@ -163,7 +165,7 @@ mod tests {
         let node = |id| {
             Arc::new(Node::new(
                 "c",
-                id as u64,
+                NodeId::from(id as u64),
                 ("a:1", "a:2"),
                 &ConnectSettings::default(),
             ))

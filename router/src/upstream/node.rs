@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use cloudkv_common::node_id::NodeId;
 use cloudkv_common::transport::tls::{DialError, Dialer, PeerStream};
 use http::HeaderValue;
 use tokio::sync::Notify;
@@ -19,11 +20,13 @@ const AVERAGE_DIVISOR: u64 = 8;
 #[derive(Debug)]
 pub(crate) struct Node {
     /// Number of the node.
-    pub id: u64,
+    pub id: NodeId,
     /// Address of its public port, as `host:port`.
     pub http: String,
     /// Address of its rpc port.
     pub rpc: String,
+    /// Name in logs: address of its rpc port, and its region.
+    name: String,
     /// Connections to its public port.
     pub pools: ConnectionPools,
     /// Streams of calls to its rpc port.
@@ -42,7 +45,7 @@ impl Node {
     /// Creates a node of a cluster, which counts as available; `http` and `rpc` are its addresses.
     pub(crate) fn new(
         cluster_id: &str,
-        id: u64,
+        id: NodeId,
         (http, rpc): (&str, &str),
         reach: &ConnectSettings,
     ) -> Self {
@@ -50,6 +53,7 @@ impl Node {
             id,
             http: http.to_owned(),
             rpc: rpc.to_owned(),
+            name: rpc.to_owned(),
             pools: ConnectionPools::new(reach.workers),
             streams: NodeStreams::new(cluster_id, id, rpc, reach),
             token: match reach.dialer.tls() {
@@ -62,6 +66,12 @@ impl Node {
             round_trip: AtomicU64::new(0),
             check_requested: Notify::new(),
         }
+    }
+
+    /// Sets the region that logs name.
+    pub(crate) fn in_region(mut self, region: &str) -> Self {
+        self.name = format!("{} ({region})", self.rpc);
+        self
     }
 
     /// Connects to the public port: encrypted, and only to this node, if there are certificates.
@@ -95,7 +105,7 @@ impl Node {
         };
         self.round_trip.store(average.max(1), Ordering::Relaxed);
         if !self.is_up.swap(true, Ordering::Relaxed) {
-            tracing::info!(node = self.id, http = self.http, "node is up again");
+            tracing::info!(node = self.name, http = self.http, "node is up again");
         }
     }
 
@@ -103,7 +113,7 @@ impl Node {
     /// succeeds.
     pub(crate) fn record_failure(&self, error: &dyn std::fmt::Display) {
         if self.is_up.swap(false, Ordering::Relaxed) {
-            tracing::warn!(node = self.id, http = self.http, %error, "node is down");
+            tracing::warn!(node = self.name, http = self.http, %error, "node is down");
         }
         self.check_requested.notify_one();
     }
@@ -126,7 +136,7 @@ impl Node {
         }
         if is_draining {
             self.pools.clear();
-            tracing::info!(node = self.id, http = self.http, "node is draining");
+            tracing::info!(node = self.name, http = self.http, "node is draining");
         }
     }
 
@@ -143,7 +153,12 @@ mod tests {
 
     #[test]
     fn the_round_trip_is_a_moving_average() {
-        let node = Node::new("c", 1, ("a:1", "a:2"), &ConnectSettings::default());
+        let node = Node::new(
+            "c",
+            NodeId::from(1),
+            ("a:1", "a:2"),
+            &ConnectSettings::default(),
+        );
         assert_eq!(node.round_trip(), None);
         node.record_success(Duration::from_micros(800));
         assert_eq!(node.round_trip(), Some(Duration::from_micros(800)));
@@ -158,7 +173,14 @@ mod tests {
 
     #[test]
     fn a_node_that_failed_or_drains_gets_no_requests() {
-        let node = Node::new("c", 1, ("a:1", "a:2"), &ConnectSettings::default());
+        let node = Node::new(
+            "c",
+            NodeId::from(1),
+            ("a:1", "a:2"),
+            &ConnectSettings::default(),
+        );
+        let node = node.in_region("eu");
+        assert_eq!(node.name, "a:2 (eu)");
         assert!(node.is_available());
         node.record_failure(&"refused");
         assert!(!node.is_available());

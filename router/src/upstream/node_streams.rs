@@ -11,11 +11,13 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cloudkv_common::byte_budget::ByteBudget;
+use cloudkv_common::node_id::NodeId;
 use cloudkv_common::server::Authoritative;
 use cloudkv_common::transport::headers::{read_headers, write_headers};
 use cloudkv_common::transport::tls::Dialer;
 use cloudkv_common::transport::{
-    CallError, CallQueueBudget, Greeting, RpcClient, RpcClientSettings, StreamProtocol,
+    CallError, Greeting, RpcClient, RpcClientSettings, StreamProtocol,
 };
 use cloudkv_proto::v1::{self as pb, call, reply};
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode, Uri, header};
@@ -71,13 +73,13 @@ pub(crate) struct BufferedRequest<'a> {
 
 impl NodeStreams {
     /// Creates the streams to a node with the rpc address `rpc`. Each is opened at its first use.
-    pub(crate) fn new(cluster_id: &str, node: u64, rpc: &str, reach: &ConnectSettings) -> Self {
+    pub(crate) fn new(cluster_id: &str, node: NodeId, rpc: &str, reach: &ConnectSettings) -> Self {
         let (address, _) = watch::channel(rpc.to_owned());
         Self {
             workers: (0..reach.workers.max(1)).map(|_| OnceLock::new()).collect(),
             greeting: Greeting {
                 cluster_id: cluster_id.to_owned(),
-                from: 0,
+                from: NodeId::default(),
                 to: node,
             },
             dialer: reach.dialer.clone(),
@@ -90,7 +92,7 @@ impl NodeStreams {
         self.workers[worker % self.workers.len()].get_or_init(|| {
             let (greeting, address) = (self.greeting.clone(), self.address.subscribe());
             let (runtime, dialer) = (Handle::current(), self.dialer.clone());
-            let budget = CallQueueBudget::from_settings(&STREAM_LIMITS);
+            let budget = ByteBudget::new(STREAM_LIMITS.max_queue_bytes);
             RpcClient::start(
                 &runtime,
                 dialer,

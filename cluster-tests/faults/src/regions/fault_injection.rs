@@ -7,7 +7,7 @@ use super::late_region::LateRegion;
 use super::load::RegionsLoad;
 use super::options::{REGION_NAMES, RegionsOptions};
 use super::region_nemesis::RegionNemesis;
-use crate::fault_kind::FaultKind;
+use crate::fault_kind::{FaultKind, NetworkFault};
 use crate::progress::Progress;
 use crate::schedule::FaultSchedule;
 use cloudkv_test_harness::region::MultiRegionCluster;
@@ -44,7 +44,7 @@ pub(super) async fn inject_faults(
         missing.retain(|kind| joining.allows(*kind));
         let mut step = schedule.next(&missing);
         if !joining.allows(step.kind) {
-            step.kind = FaultKind::RegionCut;
+            step.kind = FaultKind::Network(NetworkFault::RegionCut);
         }
         progress.report(format_args!("{step:?}"));
         nemesis.carry_out(&step).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::deleted_bucket::{self, DeletedBucket};
 use super::isolated_restart;
-use crate::fault_kind::{FaultCounts, FaultKind};
+use crate::fault_kind::{FaultCounts, FaultKind, NetworkFault};
 use crate::nemesis::effect_counter;
 use crate::node_faults;
 use crate::schedule::FaultStep;
@@ -32,7 +32,7 @@ pub(super) struct RegionNemesis<'a> {
 
 /// A network fault that is active.
 struct ActiveFault {
-    kind: FaultKind,
+    fault: NetworkFault,
     pairs: Vec<(usize, usize)>,
     /// Effect counter of its links before the fault.
     before: u64,
@@ -59,9 +59,9 @@ impl<'a> RegionNemesis<'a> {
         let mut rng = Rng::new(step.seed);
         let seat = self.resolve_target(step.target, &mut rng).await;
         let second = match step.second_fault {
-            Some((kind, aim)) => {
+            Some((fault, aim)) => {
                 let second = self.resolve_target(aim, &mut rng).await;
-                Some(self.begin_network_fault(kind, second, &mut rng))
+                Some(self.begin_network_fault(fault, second, &mut rng))
             }
             None => None,
         };
@@ -141,24 +141,13 @@ impl<'a> RegionNemesis<'a> {
                 );
                 self.deleted_buckets.push(deleted.await);
             }
-            FaultKind::Isolate
-            | FaultKind::OneWay
-            | FaultKind::Bridge
-            | FaultKind::RegionCut
-            | FaultKind::RegionOneWay
-            | FaultKind::RegionOff
-            | FaultKind::RegionReset
-            | FaultKind::RegionDelay
-            | FaultKind::RegionLoss => {
-                let fault = self.begin_network_fault(step.kind, seat, rng);
+            FaultKind::Network(fault) => {
+                let fault = self.begin_network_fault(fault, seat, rng);
                 tokio::time::sleep(step.duration * REGION_FAULT_FACTOR).await;
                 self.end_network_fault(fault).await;
                 return;
             }
-            FaultKind::Refuse
-            | FaultKind::Delay
-            | FaultKind::Loss
-            | FaultKind::Wipe
+            FaultKind::Wipe
             | FaultKind::SlowSnapshot
             | FaultKind::MembershipChange
             | FaultKind::Damage => {
@@ -177,7 +166,7 @@ impl<'a> RegionNemesis<'a> {
     }
 
     /// Begins a network fault of a node or its region.
-    fn begin_network_fault(&self, kind: FaultKind, seat: usize, rng: &mut Rng) -> ActiveFault {
+    fn begin_network_fault(&self, fault: NetworkFault, seat: usize, rng: &mut Rng) -> ActiveFault {
         let cluster = &*self.cluster;
         let region = cluster.region_of(seat);
         let mut others = cluster.running_regions();
@@ -185,27 +174,34 @@ impl<'a> RegionNemesis<'a> {
         let other = others[rng.index(others.len())];
         let region_peers: Vec<usize> = cluster.seats(region).filter(|it| *it != seat).collect();
         let all = (0..cluster.nodes.len()).filter(|it| *it != seat);
-        let pairs: Vec<(usize, usize)> = match kind {
-            FaultKind::Isolate => all.map(|it| (seat, it)).collect(),
-            FaultKind::OneWay | FaultKind::Bridge => {
+        let pairs: Vec<(usize, usize)> = match fault {
+            NetworkFault::Isolate => all.map(|it| (seat, it)).collect(),
+            NetworkFault::OneWay | NetworkFault::Bridge => {
                 let region_peers = region_peers.get(rng.index(region_peers.len().max(1)));
                 region_peers.map(|it| (seat, *it)).into_iter().collect()
             }
-            FaultKind::RegionOff => others
+            NetworkFault::RegionOff => others
                 .iter()
                 .flat_map(|it| cluster.pairs(region, *it))
                 .collect(),
-            _ => cluster.pairs(region, other),
+            NetworkFault::RegionCut
+            | NetworkFault::RegionOneWay
+            | NetworkFault::RegionReset
+            | NetworkFault::RegionDelay
+            | NetworkFault::RegionLoss => cluster.pairs(region, other),
+            NetworkFault::Refuse | NetworkFault::Delay | NetworkFault::Loss => {
+                panic!("{fault:?} is a fault of one region")
+            }
         };
         let before = cluster
             .network
-            .sum_stats_between(&pairs, effect_counter(kind));
+            .sum_stats_between(&pairs, effect_counter(fault));
         let (delay, stalls, resets) = (rng.millis(50..500), rng.range(100..400), rng.range(0..3));
         for (one, other) in &pairs {
-            self.apply_fault(kind, (*one, *other), (delay, stalls, resets));
+            self.apply_fault(fault, (*one, *other), (delay, stalls, resets));
         }
         ActiveFault {
-            kind,
+            fault,
             pairs,
             before,
         }
@@ -213,7 +209,7 @@ impl<'a> RegionNemesis<'a> {
 
     fn apply_fault(
         &self,
-        kind: FaultKind,
+        fault: NetworkFault,
         (one, other): (usize, usize),
         (delay, stalls, resets): (Duration, u64, u64),
     ) {
@@ -226,39 +222,41 @@ impl<'a> RegionNemesis<'a> {
                 });
             }
         };
-        match kind {
-            FaultKind::Isolate
-            | FaultKind::Bridge
-            | FaultKind::RegionCut
-            | FaultKind::RegionOff => {
+        match fault {
+            NetworkFault::Isolate
+            | NetworkFault::Bridge
+            | NetworkFault::RegionCut
+            | NetworkFault::RegionOff => {
                 network.cut(one, other);
             }
-            FaultKind::OneWay | FaultKind::RegionOneWay => network.cut_direction(one, other),
-            FaultKind::RegionReset => {
+            NetworkFault::OneWay | NetworkFault::RegionOneWay => network.cut_direction(one, other),
+            NetworkFault::RegionReset => {
                 for (from, to) in [(one, other), (other, one)] {
                     network.shape(from, to, |link| link.resets_connections = true);
                 }
             }
-            FaultKind::RegionDelay => both(&|flow| flow.delay += delay),
-            FaultKind::RegionLoss => both(&|flow| {
+            NetworkFault::RegionDelay => both(&|flow| flow.delay += delay),
+            NetworkFault::RegionLoss => both(&|flow| {
                 flow.stalls_permille = stalls;
                 flow.resets_permille = resets;
             }),
-            _ => panic!("{kind} is no fault of the network between regions"),
+            NetworkFault::Refuse | NetworkFault::Delay | NetworkFault::Loss => {
+                panic!("{fault:?} is a fault of one region")
+            }
         }
     }
 
     /// Ends a network fault. It counts if it affected any traffic.
     async fn end_network_fault(&mut self, fault: ActiveFault) {
         let network = &self.cluster.network;
-        let (pairs, counter) = (&fault.pairs, effect_counter(fault.kind));
+        let (pairs, counter) = (&fault.pairs, effect_counter(fault.fault));
         let has_effect =
             async || (network.sum_stats_between(pairs, counter) > fault.before).then_some(());
         if try_eventually(Duration::from_secs(1), has_effect)
             .await
             .is_some()
         {
-            self.counts.add(fault.kind);
+            self.counts.add(FaultKind::Network(fault.fault));
         }
         self.cluster.network.heal();
     }

@@ -1,5 +1,5 @@
-//! A plain HTTP client: it keeps its connection, tries another node when one closed or refused it,
-//! and treats every response but a success as an error.
+//! A plain HTTP client: it keeps its connection, tries another node when one closed it, refused it
+//! or is starting, and treats every other response but a success as an error.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -73,6 +73,8 @@ impl PlainClient {
                 ExchangeOutcome::Response(response) if response.status == 200 => {
                     return Ok(response);
                 }
+                // Nothing was done, and another node may serve.
+                ExchangeOutcome::Response(response) if response.is_of_starting_node() => {}
                 ExchangeOutcome::Response(response) => return Err(PlainError::Answered(response)),
                 ExchangeOutcome::Lost => return Err(PlainError::Lost),
                 ExchangeOutcome::Closed | ExchangeOutcome::NotSent => {}

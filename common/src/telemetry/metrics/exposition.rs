@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::mem::discriminant;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, text};
@@ -107,6 +108,13 @@ impl Exposition {
             kind: value.kind(),
             samples: Vec::new(),
         });
+        // In this format a gauge can't be named as a counter without its ending.
+        let kind = discriminant(&value);
+        let mut others = family.samples.iter().map(|(_, other)| discriminant(other));
+        debug_assert!(
+            others.next().is_none_or(|other| other == kind),
+            "{name} names metrics of two kinds"
+        );
         let labels = labels.iter().copied();
         let labels = labels.map(|(name, value)| (name.to_owned(), escape(value).into_owned()));
         family.samples.push((labels.collect(), value));

@@ -10,7 +10,7 @@ use cloudkv_proto::v1 as pb;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::queue_budget::CallQueuePermit;
+use crate::byte_budget::BytePermit;
 
 /// Error of a call without a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,7 +60,7 @@ pub(super) struct QueuedCall {
     pub body: pb::call::Body,
     pub state: Arc<SendState>,
     pub deadline: Instant,
-    pub permit: CallQueuePermit,
+    pub permit: BytePermit,
     pub reply: ReplySender,
 }
 

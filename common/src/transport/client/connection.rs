@@ -7,9 +7,11 @@
 //! were sent are lost: their outcome is unknown.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloudkv_proto::v1 as pb;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Code, Status};
@@ -18,7 +20,7 @@ use super::call::QueuedCall;
 use super::codec::{CONNECT_TIMEOUT, CallSink, ReplyStream, open_frames, open_grpc};
 use super::pending_calls::PendingCalls;
 use super::settings::RpcClientSettings;
-use crate::transport::stream_kind::{Greeting, StreamProtocol};
+use crate::transport::stream_kind::{Greeting, StreamProtocol, answering_cluster};
 use crate::transport::tls::Dialer;
 
 /// Minimum and maximum delay between attempts to connect.
@@ -50,6 +52,25 @@ pub(super) struct ConnectionTarget {
     pub address: watch::Receiver<String>,
 }
 
+/// Reason why the last connection ended, or couldn't be opened.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LastFailure(Arc<Mutex<Option<String>>>);
+
+impl LastFailure {
+    /// Returns the reason; `None` before the first failure.
+    pub(super) fn get(&self) -> Option<String> {
+        self.0.lock().clone()
+    }
+
+    fn set(&self, ended: &Status) {
+        let reason = match answering_cluster(ended) {
+            Some(cluster) => format!("another cluster answers at its address: {cluster}"),
+            None => ended.message().trim_start_matches("connect: ").to_owned(),
+        };
+        *self.0.lock() = Some(reason);
+    }
+}
+
 /// Task that keeps the connection of an RPC client.
 pub(super) struct ConnectionTask {
     target: ConnectionTarget,
@@ -57,6 +78,7 @@ pub(super) struct ConnectionTask {
     max_message_bytes: usize,
     calls: mpsc::Receiver<QueuedCall>,
     connected: watch::Sender<bool>,
+    last_failure: LastFailure,
     pending: PendingCalls,
     /// Set once it was logged that the node has another version.
     has_logged_version: bool,
@@ -68,12 +90,14 @@ impl ConnectionTask {
         settings: RpcClientSettings,
         calls: mpsc::Receiver<QueuedCall>,
         connected: watch::Sender<bool>,
+        last_failure: LastFailure,
     ) -> Self {
         Self {
             target,
             max_message_bytes: settings.max_message_bytes,
             calls,
             connected,
+            last_failure,
             pending: PendingCalls::new(settings.max_calls),
             has_logged_version: false,
         }
@@ -84,9 +108,11 @@ impl ConnectionTask {
         let mut backoff = MIN_RETRY_BACKOFF;
         loop {
             let ended = self.run_connection(&mut backoff).await;
+            self.last_failure.set(&ended);
             self.connected.send_replace(false);
             self.pending.clear();
-            let (number, protocol) = (self.target.greeting.to, self.target.protocol);
+            let number = u64::from(self.target.greeting.to);
+            let protocol = self.target.protocol;
             tracing::debug!(
                 node = self.address(),
                 number,
@@ -94,39 +120,53 @@ impl ConnectionTask {
                 error = %ended,
                 "connection to node ended"
             );
-            match ended.code() {
-                Code::PermissionDenied | Code::FailedPrecondition => {
-                    let (node, reason) = (self.address(), ended.message());
-                    tracing::warn!(node, reason, "node refuses this one, trying again");
-                    backoff = MAX_RETRY_BACKOFF;
-                }
-                Code::Unauthenticated => {
-                    let (node, reason) = (self.address(), ended.message());
-                    tracing::warn!(
-                        node,
-                        reason,
-                        "this node refuses the other one, trying again"
-                    );
-                    backoff = MAX_RETRY_BACKOFF;
-                }
-                Code::Unimplemented if protocol == StreamProtocol::UserFrames => {
-                    // While one of them is upgraded, or for long if that was forgotten.
-                    if !std::mem::replace(&mut self.has_logged_version, true) {
-                        let (node, reason) = (self.address(), ended.message());
-                        tracing::warn!(
-                            node,
-                            reason,
-                            "node has another version, sending requests to it as HTTP"
-                        );
-                    }
-                    backoff = VERSION_MISMATCH_BACKOFF;
-                }
-                _ => {}
+            if let Some(refused) = self.log_refusal(&ended) {
+                backoff = refused;
             }
             if !self.back_off(backoff).await {
                 return;
             }
             backoff = (2 * backoff).min(MAX_RETRY_BACKOFF);
+        }
+    }
+
+    /// Logs the end of a connection that one of the nodes refuses, and returns the time to back off
+    /// then.
+    fn log_refusal(&mut self, ended: &Status) -> Option<Duration> {
+        let (node, reason) = (self.address(), ended.message());
+        match ended.code() {
+            Code::PermissionDenied | Code::FailedPrecondition => {
+                match answering_cluster(ended) {
+                    Some(cluster) => tracing::warn!(
+                        node,
+                        cluster,
+                        "another cluster answers at its address, trying again: a node was started \
+                         there with an empty data directory and without join"
+                    ),
+                    None => tracing::warn!(node, reason, "node refuses this one, trying again"),
+                }
+                Some(MAX_RETRY_BACKOFF)
+            }
+            Code::Unauthenticated => {
+                tracing::warn!(
+                    node,
+                    reason,
+                    "this node refuses the other one, trying again"
+                );
+                Some(MAX_RETRY_BACKOFF)
+            }
+            Code::Unimplemented if self.target.protocol == StreamProtocol::UserFrames => {
+                // While one of them is upgraded, or for long if that was forgotten.
+                if !std::mem::replace(&mut self.has_logged_version, true) {
+                    tracing::warn!(
+                        node,
+                        reason,
+                        "node has another version, sending requests to it as HTTP"
+                    );
+                }
+                Some(VERSION_MISMATCH_BACKOFF)
+            }
+            _ => None,
         }
     }
 

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::call::{CallError, PendingReply, QueuedCall};
-use super::connection::{ConnectionTarget, ConnectionTask};
-use super::queue_budget::{CallQueueBudget, CallQueuePermit};
+use super::connection::{ConnectionTarget, ConnectionTask, LastFailure};
 use super::settings::RpcClientSettings;
+use crate::byte_budget::ByteBudget;
 use crate::transport::stream_kind::{Greeting, StreamProtocol};
 use crate::transport::tls::Dialer;
 
@@ -21,8 +21,9 @@ const CALL_OVERHEAD_BYTES: usize = 128;
 /// Client for the calls of one stream to one node.
 pub struct RpcClient {
     queue: mpsc::Sender<QueuedCall>,
-    budget: CallQueueBudget,
+    budget: ByteBudget,
     connected: watch::Receiver<bool>,
+    last_failure: LastFailure,
     stop: CancellationToken,
 }
 
@@ -36,7 +37,7 @@ impl RpcClient {
         protocol: StreamProtocol,
         address: watch::Receiver<String>,
         settings: RpcClientSettings,
-        budget: CallQueueBudget,
+        budget: ByteBudget,
     ) -> Self {
         let (queue, calls) = mpsc::channel(settings.max_calls);
         let (connected_sender, connected) = watch::channel(false);
@@ -47,12 +48,15 @@ impl RpcClient {
             protocol,
             address,
         };
-        let task = ConnectionTask::new(target, settings, calls, connected_sender);
+        let last_failure = LastFailure::default();
+        let failure = last_failure.clone();
+        let task = ConnectionTask::new(target, settings, calls, connected_sender, failure);
         runtime.spawn(stop.clone().run_until_cancelled_owned(task.run()));
         Self {
             queue,
             budget,
             connected,
+            last_failure,
             stop,
         }
     }
@@ -65,9 +69,8 @@ impl RpcClient {
         if !self.is_connected() {
             return Err(CallError::Unsent);
         }
-        let permit =
-            CallQueuePermit::try_acquire(&self.budget, body.encoded_len() + CALL_OVERHEAD_BYTES);
-        let permit = permit.ok_or(CallError::Busy)?;
+        let bytes = body.encoded_len() + CALL_OVERHEAD_BYTES;
+        let permit = self.budget.try_acquire(bytes).ok_or(CallError::Busy)?;
         let (reply_sender, reply) = oneshot::channel();
         let deadline = Instant::now() + timeout;
         let (pending, state) = PendingReply::new(deadline, reply);
@@ -88,6 +91,11 @@ impl RpcClient {
     /// Returns whether there is a connection now.
     pub fn is_connected(&self) -> bool {
         *self.connected.borrow()
+    }
+
+    /// Returns why there is no connection now; `None` if there is one, or no attempt has failed.
+    pub fn failure(&self) -> Option<String> {
+        self.last_failure.get().filter(|_| !self.is_connected())
     }
 
     /// Returns a receiver of whether there is a connection.

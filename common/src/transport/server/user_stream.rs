@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::exchange::{CallReader, Disconnected, ReplyWriter, StreamHandler, exchange};
+use crate::node_id::NodeId;
 use crate::transport::frames::{FrameReader, FrameWriter, split};
 use crate::transport::headers::TABLE_VERSION;
-use crate::transport::stream_kind::{NodeId, check_user_greeting};
+use crate::transport::stream_kind::check_user_greeting;
 use crate::transport::tls::PeerStream;
 
 /// Interval of the checks whether a router has sent a frame, as it does every second.

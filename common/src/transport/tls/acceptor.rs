@@ -22,6 +22,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_rustls::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::diagnosis;
 use super::peer::{CertificateHolder, PeerIdentity};
 use super::preamble::{self, ConnectionPurpose};
 use super::reload::Tls;
@@ -246,7 +247,7 @@ async fn prepare(
 
 async fn handshake(tls: &Tls, tcp: TcpStream) -> Result<PeerStream, String> {
     let accepted = tls.acceptor().accept(tcp).await;
-    let stream = accepted.map_err(|error| error.to_string())?;
+    let stream = accepted.map_err(|error| diagnosis::refusal_reason(&error))?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let holder = CertificateHolder::from_chain(chain)
         .map_err(|reason| format!("its certificate {reason}"))?;

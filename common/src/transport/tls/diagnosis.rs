@@ -65,7 +65,7 @@ fn advice(error: &rustls::Error, host: &str, ca: &str) -> Option<String> {
     use rustls::Error as E;
     let advice = match error {
         E::InvalidCertificate(error) => certificate_advice(error, host, ca)?,
-        E::AlertReceived(AlertDescription::UnknownCA) => format!(
+        E::AlertReceived(AlertDescription::UnknownCA | AlertDescription::DecryptError) => format!(
             "it says that this program's certificate was signed by another CA: give all nodes and \
              routers certificates of one CA, that of {ca}"
         ),
@@ -75,6 +75,27 @@ fn advice(error: &rustls::Error, host: &str, ca: &str) -> Option<String> {
         _ => return None,
     };
     Some(advice)
+}
+
+/// Returns why the handshake of a connection that came in has failed.
+pub(super) fn refusal_reason(error: &io::Error) -> String {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    let reason = cause.and_then(|cause: &rustls::Error| match cause {
+        // The latter if both CAs have the same name, as those of `cloudkv-node certs` have.
+        rustls::Error::AlertReceived(
+            AlertDescription::UnknownCA | AlertDescription::DecryptError,
+        ) => Some("the other end doesn't trust this node's certificate: it has another CA"),
+        rustls::Error::AlertReceived(AlertDescription::BadCertificate) => {
+            Some("the other end refuses this node's certificate: it names another host")
+        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => Some("the certificate of the other end was signed by another CA"),
+        rustls::Error::NoCertificatesPresented => Some("the other end shows no certificate"),
+        rustls::Error::InvalidMessage(_) => Some("the other end doesn't speak TLS"),
+        _ => None,
+    });
+    reason.map_or_else(|| error.to_string(), str::to_owned)
 }
 
 fn certificate_advice(error: &CertificateError, host: &str, ca: &str) -> Option<String> {
@@ -100,7 +121,7 @@ fn certificate_advice(error: &CertificateError, host: &str, ca: &str) -> Option<
 }
 
 /// Extracts the name of `DnsName("name")` or `IpAddress(address)`, as rustls formats them.
-fn bare_name(name: &str) -> &str {
+pub(super) fn bare_name(name: &str) -> &str {
     let inner = name.split_once('(').map_or(name, |(_, inner)| inner);
     inner.trim_end_matches(')').trim_matches('"')
 }
@@ -115,4 +136,26 @@ fn wrong_name(host: &str, names: &str) -> String {
         "its certificate has another name{names}, and it was called at {host}: make one with \
          `cloudkv-node certs node {host}`, or call it by a name that it has"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alerts_of_the_other_end_are_translated() {
+        let reason = |error| refusal_reason(&io::Error::new(io::ErrorKind::InvalidData, error));
+        let alert = rustls::Error::AlertReceived;
+        for trust in [AlertDescription::DecryptError, AlertDescription::UnknownCA] {
+            let text = reason(alert(trust));
+            assert!(
+                text.contains("doesn't trust this node's certificate"),
+                "{text}"
+            );
+        }
+        let foreign = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        assert!(reason(foreign).contains("signed by another CA"));
+        let other = reason(alert(AlertDescription::InternalError));
+        assert!(other.contains("InternalError"), "{other}");
+    }
 }

@@ -17,6 +17,10 @@ use super::peer::{CertificateHolder, PeerIdentity};
 use super::preamble::{self, ConnectionPurpose};
 use super::reload::Tls;
 use super::stream::PeerStream;
+use crate::hosts::host_of;
+
+/// Text of an error that says nothing beside the error that caused it.
+const NO_REASON: &str = "operation was canceled";
 
 /// Error of connecting to a node.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +37,8 @@ pub enum DialError {
         #[source]
         source: io::Error,
     },
-    /// Other end that isn't the node that was dialed.
-    #[error("connect to {address}: the wrong program answers: {reason}")]
+    /// Other end that isn't the node that was dialed, or whose settings don't match.
+    #[error("connect to {address}: the program there and this one don't match: {reason}")]
     WrongPeer {
         /// Address of the attempt.
         address: String,
@@ -120,7 +124,7 @@ impl Dialer {
         if self.tls.is_some()
             || !matches!(
                 status.code(),
-                Code::Unavailable | Code::Unknown | Code::Internal
+                Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled
             )
         {
             return status;
@@ -216,15 +220,6 @@ async fn handshake(
     ))
 }
 
-/// Returns the host of `host:port`, an IPv6 address without its brackets.
-pub fn host_of(address: &str) -> Option<&str> {
-    let (host, _) = address.rsplit_once(':')?;
-    let v6 = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    Some(v6.unwrap_or(host)).filter(|host| !host.is_empty())
-}
-
 /// Converts a transport error, whose sources alone say what is wrong.
 fn connect_status(error: &tonic::transport::Error) -> Status {
     let mut code = Code::Unavailable;
@@ -235,7 +230,7 @@ fn connect_status(error: &tonic::transport::Error) -> Status {
             code = Code::Unauthenticated;
         }
         let message = cause.to_string();
-        if !text.contains(&message) {
+        if message != NO_REASON && !text.contains(&message) {
             text = format!("{text}: {message}");
         }
         source = cause.source();

@@ -31,6 +31,21 @@ pub struct TlsFiles {
     pub ca: PathBuf,
 }
 
+impl TlsFiles {
+    /// Returns the files of these settings; `None` unless all three are given.
+    pub fn from_settings(
+        cert: Option<PathBuf>,
+        key: Option<PathBuf>,
+        ca: Option<PathBuf>,
+    ) -> Option<Self> {
+        Some(Self {
+            cert: cert?,
+            key: key?,
+            ca: ca?,
+        })
+    }
+}
+
 /// Error of certificates that can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {

@@ -32,7 +32,7 @@ mod stream;
 mod tests;
 
 pub use acceptor::{AcceptedConnections, Connections, accept};
-pub use dial::{DialError, Dialer, host_of};
+pub use dial::{DialError, Dialer};
 pub use files::{TlsError, TlsFiles, valid_until};
 pub use peer::{CertificateHolder, PeerIdentity};
 pub use reload::{Tls, TlsRole};

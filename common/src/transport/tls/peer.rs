@@ -10,8 +10,12 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 
+use super::diagnosis::bare_name;
+
 /// `serverAuth` of RFC 5280, section 4.2.1.12: 1.3.6.1.5.5.7.3.1, as DER holds it.
 const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
+/// Address that no certificate names.
+const UNUSED_ADDRESS: &str = "0.0.0.0";
 
 /// Identity of the calling end of a connection.
 #[derive(Clone, Debug)]
@@ -28,7 +32,7 @@ pub enum PeerIdentity {
 pub struct CertificateHolder {
     leaf: Arc<CertificateDer<'static>>,
     is_node: bool,
-    dns_names: Arc<str>,
+    hosts: Arc<str>,
 }
 
 impl CertificateHolder {
@@ -41,7 +45,7 @@ impl CertificateHolder {
         let leaf = chain.first().ok_or("is missing")?.clone().into_owned();
         let parsed = webpki::EndEntityCert::try_from(&leaf)
             .map_err(|error| format!("can't be read: {error}"))?;
-        let names: Vec<String> = parsed.valid_dns_names().map(str::to_owned).collect();
+        let names = hosts_of(&parsed);
         if let Some(wildcard) = names.iter().find(|name| name.contains('*')) {
             return Err(format!(
                 "is for {wildcard}: give each node a certificate with its own names"
@@ -49,14 +53,14 @@ impl CertificateHolder {
         }
         let is_node = may_serve(&parsed);
         let names = if names.is_empty() {
-            "no host by name".to_owned()
+            "no host".to_owned()
         } else {
             names.join(", ")
         };
         Ok(Self {
             leaf: Arc::new(leaf),
             is_node,
-            dns_names: names.into(),
+            hosts: names.into(),
         })
     }
 
@@ -74,9 +78,27 @@ impl CertificateHolder {
             .is_ok_and(|leaf| leaf.verify_is_valid_for_subject_name(&name).is_ok())
     }
 
-    /// Returns the DNS names of the certificate, for messages.
-    pub fn dns_names(&self) -> &str {
-        &self.dns_names
+    /// Returns the DNS names and IP addresses of the certificate, for messages.
+    pub fn hosts(&self) -> &str {
+        &self.hosts
+    }
+}
+
+/// Returns the DNS names and IP addresses of a certificate.
+fn hosts_of(leaf: &webpki::EndEntityCert<'_>) -> Vec<String> {
+    // Only the error of a check for another address lists IP addresses.
+    let checked = ServerName::try_from(UNUSED_ADDRESS)
+        .map(|address| leaf.verify_is_valid_for_subject_name(&address));
+    match checked {
+        Ok(Err(webpki::Error::CertNotValidForName(context))) => {
+            let names = context.presented.iter().map(String::as_str);
+            let is_host = |name: &&str| name.starts_with("DnsName") || name.starts_with("IpAddr");
+            names
+                .filter(is_host)
+                .map(|name| bare_name(name).to_owned())
+                .collect()
+        }
+        Ok(_) | Err(_) => leaf.valid_dns_names().map(str::to_owned).collect(),
     }
 }
 

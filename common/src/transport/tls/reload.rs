@@ -104,7 +104,8 @@ impl Tls {
         self.current.load().valid_until
     }
 
-    fn days_left(&self) -> u64 {
+    /// Returns the number of whole days until the certificate in use expires.
+    pub fn days_left(&self) -> u64 {
         let left = self.valid_until().duration_since(SystemTime::now());
         left.map_or(0, |left| left.as_secs() / 86_400)
     }
@@ -186,7 +187,7 @@ fn check_role(holder: &CertificateHolder, role: &TlsRole) -> Result<(), String> 
         TlsRole::Node { host } if !holder.names_host(host) => Err(format!(
             "names {}, but other nodes reach this one at {host}: make one for {host}, or set \
              advertise_rpc to a host that it names",
-            holder.dns_names()
+            holder.hosts()
         )),
         TlsRole::Router if holder.is_node() => Err(
             "is a node's, and a router must not be able to act as one: make one with \

@@ -4,15 +4,19 @@
 //! | --- | --- |
 //! | `node_changes` | decommissions, recommissions and replaces nodes |
 //! | `node_lookup` | finds the node that an operator names |
+//! | `replacement_check` | checks whether other nodes can replace a lost one |
 //! | `decommission_report` | reports the consequences of decommissioning a node |
 //! | `region_removal` | removes a lost region |
 //! | `node_loss` | waits until a node that was just lost counts as such |
+//! | `metadata_voters` | describes the metadata's voters while they have no leader |
 
 mod decommission_report;
+mod metadata_voters;
 mod node_changes;
 mod node_lookup;
 mod node_loss;
 mod region_removal;
+mod replacement_check;
 
 use std::sync::Arc;
 

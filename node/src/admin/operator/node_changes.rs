@@ -5,8 +5,10 @@ use std::sync::Arc;
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 
 use super::decommission_report::report_decommission;
+use super::metadata_voters::describe_metadata_voters;
 use super::node_lookup::find_by_name;
 use super::node_loss::wait_until_lost;
+use super::replacement_check::check_replacement;
 use crate::admin::{DecommissionReport, NamedNode, NodeChange, NodeError};
 use crate::cluster::LocalGroups;
 use crate::meta::{NodeInfo, NodeState};
@@ -28,21 +30,29 @@ impl NodeChanger {
     ) -> Result<NamedNode, NodeError> {
         let node = self.find_node(&name).await?;
         let name = self.groups.catalog.topology().unique_name(&node).to_owned();
-        let done = NamedNode {
+        let named = |is_changed| NamedNode {
             node: node.id,
             name: name.clone(),
+            is_changed,
         };
         let state = match change {
             NodeChange::Decommission if node.state == NodeState::Decommissioning => {
-                return Ok(done);
+                return Ok(named(false));
             }
             NodeChange::Decommission => {
                 self.check_decommission(&node, confirmed)?;
                 NodeState::Decommissioning
             }
+            NodeChange::Recommission if node.state == NodeState::Removed => {
+                return Err(NodeError::Removed(name));
+            }
+            NodeChange::Recommission if node.state == NodeState::Active => {
+                return Ok(named(false));
+            }
             NodeChange::Recommission => NodeState::Active,
-            NodeChange::Replace if node.state == NodeState::Removed => return Ok(done),
+            NodeChange::Replace if node.state == NodeState::Removed => return Ok(named(false)),
             NodeChange::Replace => {
+                check_replacement(&self.groups.catalog.topology(), &node)?;
                 if !wait_until_lost(&self.groups, node.id).await {
                     return Err(NodeError::StillAlive(name));
                 }
@@ -50,12 +60,12 @@ impl NodeChanger {
             }
         };
         let command = Command::SetNodeState(pb::SetNodeState {
-            node: node.id,
+            node: node.id.into(),
             state: state.to_pb().into(),
             ..Default::default()
         });
         match self.metadata.propose(command).await {
-            Ok(Ok(())) => Ok(done),
+            Ok(Ok(())) => Ok(named(true)),
             Ok(Err(refusal)) => Err(NodeError::Refused(refusal.to_string())),
             Err(error) => Err(NodeError::Unavailable(error.to_string())),
         }
@@ -74,7 +84,10 @@ impl NodeChanger {
     /// leader's.
     async fn find_node(&self, name: &str) -> Result<NodeInfo, NodeError> {
         let barrier = self.metadata.barrier().await;
-        barrier.map_err(|error| NodeError::Unavailable(error.to_string()))?;
+        barrier.map_err(|error| {
+            let state = describe_metadata_voters(&self.groups);
+            NodeError::Unavailable(format!("{error}: {state}"))
+        })?;
         find_by_name(&self.groups.catalog.topology(), name)
     }
 
@@ -91,6 +104,7 @@ impl NodeChanger {
                 region: report.region,
                 now: report.survives_now,
                 without: report.survives_without,
+                is_reachable: self.groups.is_alive(node.id),
             });
         }
         Ok(())

@@ -24,6 +24,9 @@ pub(super) fn find_by_name(topology: &Topology, name: &str) -> Result<NodeInfo, 
         matches = present().filter(first_label).collect();
     }
     match matches[..] {
+        [] if topology.nodes().iter().any(|node| exact(&node)) => {
+            Err(NodeError::Removed(name.to_owned()))
+        }
         [] => Err(NodeError::Unknown(name.to_owned())),
         [node] => Ok(node.clone()),
         _ => Err(NodeError::Ambiguous {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 
+use super::metadata_voters::describe_metadata_voters;
 use super::node_loss::wait_until_lost;
 use crate::admin::RegionError;
 use crate::cluster::LocalGroups;
 use crate::service::MetadataClient;
-use crate::types::NodeId;
 
 /// Removes regions, in metadata that is as new as the leader's.
 pub(super) struct RegionRemover {
@@ -21,7 +21,7 @@ impl RegionRemover {
     /// is no error.
     pub(super) async fn remove(&self, name: String) -> Result<(), RegionError> {
         if let Err(error) = self.metadata.barrier().await {
-            let state = self.describe_metadata_voters();
+            let state = describe_metadata_voters(&self.groups);
             return Err(RegionError::Unavailable(format!("{error}: {state}")));
         }
         let topology = self.groups.catalog.topology();
@@ -35,7 +35,7 @@ impl RegionRemover {
         }
         for node in topology.nodes_of(number) {
             if !wait_until_lost(&self.groups, node.id).await {
-                let (region, node) = (name, node.id);
+                let (region, node) = (name, topology.unique_name(node).to_owned());
                 return Err(RegionError::StillAlive { region, node });
             }
         }
@@ -45,30 +45,5 @@ impl RegionRemover {
             Ok(Err(refusal)) => Err(RegionError::Refused(refusal.to_string())),
             Err(error) => Err(RegionError::Unavailable(error.to_string())),
         }
-    }
-
-    /// Describes the metadata's voters, and which of them are alive.
-    fn describe_metadata_voters(&self) -> String {
-        let topology = self.groups.catalog.topology();
-        let (voters, _) = self.groups.meta.members();
-        let is_alive = |node: &NodeId| self.groups.is_alive(*node);
-        let named = |node: &NodeId| {
-            let region = topology.node(*node).map(|node| node.region);
-            let region = region.and_then(|region| topology.region_name(region));
-            format!("{node} ({})", region.unwrap_or("?"))
-        };
-        let all: Vec<String> = voters.iter().map(named).collect();
-        let alive: Vec<String> = voters.iter().filter(|it| is_alive(it)).map(named).collect();
-        let needed = voters.len() / 2 + 1;
-        format!(
-            "the metadata's voters are {}; alive: {}; {needed} of them are needed: start some of \
-             the others first",
-            all.join(", "),
-            if alive.is_empty() {
-                "none".to_owned()
-            } else {
-                alive.join(", ")
-            },
-        )
     }
 }

@@ -1,8 +1,12 @@
 //! Findings that need an operator, in order of importance.
 
-use super::model::{NodeReport, StatusReport};
+use std::collections::BTreeMap;
+
+use super::headline::format_ranges;
+use super::model::{NodeReport, StatusReport, UnservedGroup};
 use super::names::NodeNames;
 use super::text;
+use crate::types::NodeId;
 
 /// Maximum offset of another node's clock, as in `cluster::MAX_CLOCK_OFFSET`.
 const MAX_OFFSET_MS: f64 = 250.0;
@@ -14,51 +18,133 @@ pub(super) fn findings(status: &StatusReport) -> Vec<String> {
     let names = NodeNames::of(status);
     let mut findings = Vec::new();
     nodes(status, &names, &mut findings);
+    clocks(status, &names, &mut findings);
     this_node(status, &mut findings);
     regions(status, &mut findings);
     findings
 }
 
 fn nodes(status: &StatusReport, names: &NodeNames, findings: &mut Vec<String>) {
-    let present = status.nodes.iter().filter(|node| !node.is_removed());
-    for node in present.clone().filter(|node| !node.alive) {
-        let name = names.get(node.id);
-        findings.push(format!(
-            "node {name} is unreachable: start it; if it is lost for good, `admin replace {name}`"
+    let unreachable = status.nodes.iter().filter(|node| node.is_unreachable());
+    let (of_lost_regions, others): (Vec<&NodeReport>, Vec<&NodeReport>) =
+        unreachable.partition(|node| status.is_region_unreachable(node.region_name()));
+    let mut lost_regions: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
+    for node in of_lost_regions {
+        let nodes = lost_regions.entry(node.region_name()).or_default();
+        nodes.push(node.id);
+    }
+    for (region, nodes) in lost_regions {
+        findings.extend(unreachable_region_finding(
+            status,
+            region,
+            &names.list(&nodes),
         ));
     }
-    for node in present {
-        if let Some(offset) = clock_deviation(node) {
-            let name = names.get(node.id);
-            findings.push(format!(
-                "the clock of node {name} is off by {offset}: set it right, with NTP"
-            ));
-        }
+    for node in others {
+        let name = names.get(node.id);
+        let advice = unreachable_node_advice(status, node, &name);
+        let reason = node.unreachable_reason.as_ref();
+        let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+        findings.push(format!("node {name} is unreachable{reason}: {advice}"));
     }
 }
 
-fn clock_deviation(node: &NodeReport) -> Option<String> {
-    let offset = node.clock_offset_ms.filter(|_| node.alive)?;
-    // The offset is known only up to half of the round trip.
-    let error = node.round_trip_ms.unwrap_or(0.0) / 2.0;
-    (offset.abs() > MAX_OFFSET_MS + error).then(|| text::format_millis(offset.abs()))
+/// Finding about a region of which no node can be reached, so that none of them can be replaced;
+/// `None` while it is being removed.
+fn unreachable_region_finding(status: &StatusReport, region: &str, nodes: &str) -> Option<String> {
+    let mut regions = status.regions.iter();
+    if regions.any(|it| it.leaving && it.name == region) {
+        return None;
+    }
+    let metadata = status.unserved_metadata();
+    let advice = if metadata.is_some_and(|group| !group.has_majority()) {
+        "start its nodes; `remove-region` works only while most voters of the metadata can be \
+         reached"
+            .to_owned()
+    } else {
+        format!(
+            "start its nodes; if all are lost for good, `cloudkv-node admin remove-region {region}`"
+        )
+    };
+    Some(format!(
+        "region {region} is unreachable ({nodes}): {advice}"
+    ))
+}
+
+/// Advice about a node that can't be reached. It can be replaced only while the metadata has a
+/// majority, and shouldn't be where a shard would have none for good.
+fn unreachable_node_advice(status: &StatusReport, node: &NodeReport, name: &str) -> String {
+    let has_no_majority = |group: &&UnservedGroup| !group.has_majority();
+    if status
+        .unserved_metadata()
+        .is_some_and(|group| !group.has_majority())
+    {
+        return "start it; `replace` works only while most voters of the metadata can be reached"
+            .to_owned();
+    }
+    let lost = status.unserved.iter().filter(has_no_majority);
+    let lost = lost.filter(|group| group.unreachable.contains(&node.id));
+    let lost: Vec<&str> = lost.map(|group| group.group.as_str()).collect();
+    if lost.is_empty() {
+        return format!("start it; if it is lost for good, `cloudkv-node admin replace {name}`");
+    }
+    format!(
+        "start it; don't `replace` it while most voters of {} are unreachable",
+        format_ranges(&lost)
+    )
+}
+
+/// Clocks of nodes that differ. Those of healthy nodes aren't blamed by a node whose own one is
+/// off.
+fn clocks(status: &StatusReport, names: &NodeNames, findings: &mut Vec<String>) {
+    let known = status.nodes.iter().filter(|node| !node.is_removed());
+    let known: Vec<(&NodeReport, f64)> = known
+        .filter_map(|node| Some((node, node.clock_offset_ms.filter(|_| node.alive)?)))
+        .collect();
+    let (off, near): (Vec<_>, Vec<_>) = known.into_iter().partition(|(node, offset)| {
+        // The offset is known only up to half of the round trip.
+        offset.abs() > MAX_OFFSET_MS + node.round_trip_ms.unwrap_or(0.0) / 2.0
+    });
+    if !status.clock_ok {
+        let offsets = off.iter().map(|(_, offset)| *offset).collect();
+        findings.push(own_clock_finding(offsets));
+        return;
+    }
+    let is_undecided = off.len() > near.len();
+    for (node, offset) in off {
+        let (name, offset) = (names.get(node.id), text::format_millis(offset.abs()));
+        findings.push(if is_undecided {
+            format!(
+                "the clocks of this node and of node {name} differ by {offset}, and too few others \
+                 tell which one is off: set both right, with NTP, and restart the node that was off"
+            )
+        } else {
+            format!(
+                "the clock of node {name} is off by {offset}: set it right, with NTP, and restart \
+                 the node"
+            )
+        });
+    }
+}
+
+/// Finding about the clock of this node, by how far those of others are ahead, in milliseconds.
+fn own_clock_finding(mut offsets: Vec<f64>) -> String {
+    offsets.sort_by(f64::total_cmp);
+    let Some(middle) = offsets.get(offsets.len() / 2) else {
+        return "the clock of this node can't be compared with those of most others yet: the node \
+                neither leads nor writes"
+            .to_owned();
+    };
+    let direction = if *middle > 0.0 { "behind" } else { "ahead of" };
+    format!(
+        "the clock of this node is {} {direction} those of others, so the node neither leads nor \
+         writes: set it right, with NTP, and restart the node",
+        text::format_millis(middle.abs())
+    )
 }
 
 fn this_node(status: &StatusReport, findings: &mut Vec<String>) {
-    if !status.clock_ok {
-        findings.push(
-            "the clock of this node is too far from the others', or can't be compared: the node \
-             neither leads nor writes"
-                .to_owned(),
-        );
-    }
-    if !matches!(status.disk_state.as_str(), "ample" | "") {
-        findings.push(format!(
-            "the disk of this node is {}, with {} free: free disk space, or delete buckets",
-            status.disk_state,
-            text::format_bytes(status.disk_free_bytes)
-        ));
-    }
+    findings.extend(disk_finding(status));
     let damaged = status.groups.iter().filter(|group| group.damaged);
     let damaged: Vec<&str> = damaged.map(|group| group.group.as_str()).collect();
     if !damaged.is_empty() {
@@ -84,6 +170,29 @@ fn this_node(status: &StatusReport, findings: &mut Vec<String>) {
         )),
         Some(_) | None => {}
     }
+}
+
+/// Finding about a disk below its low-water mark: which writes are still accepted, and what frees
+/// space.
+fn disk_finding(status: &StatusReport) -> Option<String> {
+    let advice = match status.disk_state.as_str() {
+        "ample" | "" => return None,
+        "exhausted" => {
+            "the node takes no writes, deletions included: free disk space by other means, enlarge \
+             the disk, or lower the mark"
+        }
+        _ => {
+            "the node takes only writes that don't grow: delete keys or buckets, free disk space, \
+             or lower the mark"
+        }
+    };
+    Some(format!(
+        "the disk of this node is {}, with {} free and a low-water mark (disk_low_water_mib) of \
+         {}: {advice}",
+        status.disk_state,
+        text::format_bytes(status.disk_free_bytes),
+        text::format_bytes(status.disk_low_water_bytes)
+    ))
 }
 
 fn regions(status: &StatusReport, findings: &mut Vec<String>) {

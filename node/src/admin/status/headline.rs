@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::{GroupReport, StatusReport, UnservedGroup};
 use super::names::NodeNames;
+use crate::types::NodeId;
 
 /// Builds the first line, without a newline.
 pub(super) fn headline(status: &StatusReport, names: &NodeNames) -> String {
@@ -14,7 +15,7 @@ pub(super) fn headline(status: &StatusReport, names: &NodeNames) -> String {
         ),
         Some(_) | None => availability(status, names),
     };
-    match status.unserved.iter().find(|it| it.group == "meta") {
+    match status.unserved_metadata() {
         Some(meta) => format!(
             "{line}; buckets can't be created or changed: {}",
             unserved_reason(meta, "voters of the metadata", names)
@@ -39,14 +40,18 @@ fn availability(status: &StatusReport, names: &NodeNames) -> String {
     format!("not serving {}", parts.collect::<Vec<_>>().join("; "))
 }
 
-/// Reason for which a group isn't served.
+/// Reason for which a group isn't served: too few voters, or a leader that is being elected.
 fn unserved_reason(group: &UnservedGroup, members: &str, names: &NodeNames) -> String {
     let (unreachable, all) = (group.unreachable.len(), group.voters.len());
     if unreachable == 0 {
         return "no leader is elected yet".to_owned();
     }
     let list = names.list(&group.unreachable);
-    format!("{unreachable} of {all} {members} unreachable ({list})")
+    let lost = format!("{unreachable} of {all} {members} unreachable ({list})");
+    if group.has_majority() {
+        return format!("no leader is elected yet, with {lost}");
+    }
+    lost
 }
 
 fn format_served(status: &StatusReport) -> String {
@@ -62,9 +67,9 @@ fn next_loss(status: &StatusReport, names: &NodeNames) -> String {
         return "it survives the loss of any one node".to_owned();
     }
     let shards: Vec<&GroupReport> = status.groups.iter().filter(|it| it.is_shard()).collect();
-    let unreachable: Vec<u64> = status
+    let unreachable: Vec<NodeId> = status
         .region_nodes()
-        .filter(|node| !node.alive)
+        .filter(|node| node.is_unreachable())
         .map(|node| node.id)
         .collect();
     if shards.iter().all(|group| group.voters.len() >= 3) && !unreachable.is_empty() {
@@ -91,14 +96,14 @@ fn next_loss(status: &StatusReport, names: &NodeNames) -> String {
 }
 
 /// Names of the nodes without which some shard would have no majority.
-fn critical_nodes(shards: &[&GroupReport], unreachable: &[u64], names: &NodeNames) -> String {
+fn critical_nodes(shards: &[&GroupReport], unreachable: &[NodeId], names: &NodeNames) -> String {
     let mut critical = BTreeSet::new();
     for group in shards {
         let alive = group
             .voters
             .iter()
             .filter(|node| !unreachable.contains(node));
-        let alive: Vec<u64> = alive.copied().collect();
+        let alive: Vec<NodeId> = alive.copied().collect();
         if alive.len() == group.voters.len() / 2 + 1 {
             critical.extend(alive);
         }

@@ -25,11 +25,9 @@ mod view;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::client::AdminCallError;
 use super::output::{Output, print};
-use super::requests::{fetch, fetch_status};
+use super::requests::{fetch_any_status, fetch_status, parse_body};
 use crate::config::{AdminCall, StatusFlags};
 use model::StatusReport;
 
@@ -48,10 +46,10 @@ pub(super) async fn show(
         return watch(call, flags.verbose, out).await;
     }
     if flags.json && !flags.check {
-        return print(out, &format!("{:#}\n", fetch(call, "/status").await?));
+        return print(out, &format!("{:#}\n", fetch_any_status(call).await?));
     }
     let json = fetch_status(call).await?;
-    let status = parse_report(call, &json)?;
+    let status: StatusReport = parse_body(call, json.clone())?;
     if flags.json {
         print(out, &format!("{json:#}\n"))?;
     } else {
@@ -72,17 +70,10 @@ async fn watch(call: &AdminCall, verbose: bool, out: Output<'_>) -> Result<(), A
     };
     loop {
         let page = match fetch_status(call).await {
-            Ok(json) => view::page(&parse_report(call, &json)?, verbose),
+            Ok(json) => view::page(&parse_body(call, json)?, verbose),
             Err(error) => format!("{error}\n"),
         };
         print(out, &format!("{prefix}{page}\n"))?;
         tokio::time::sleep(WATCH_INTERVAL).await;
     }
-}
-
-fn parse_report(call: &AdminCall, json: &Value) -> Result<StatusReport, AdminCallError> {
-    serde_json::from_value(json.clone()).map_err(|source| AdminCallError::NotJson {
-        target: call.target.clone(),
-        source,
-    })
 }

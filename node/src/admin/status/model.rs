@@ -3,14 +3,15 @@
 
 use serde::Deserialize;
 
+use crate::types::NodeId;
+
 /// Status of a node.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct StatusReport {
     pub version: String,
     pub cluster: String,
-    pub node: u64,
-    pub name: String,
+    pub node: NodeId,
     pub region: String,
     pub shards: u64,
     pub clock_ok: bool,
@@ -25,6 +26,7 @@ pub(super) struct StatusReport {
     pub accounts: u64,
     pub buckets: u64,
     pub disk_free_bytes: u64,
+    pub disk_low_water_bytes: u64,
     pub disk_state: String,
     pub log_disk_bytes: u64,
     pub state_disk_bytes: u64,
@@ -33,10 +35,22 @@ pub(super) struct StatusReport {
 }
 
 impl StatusReport {
+    /// The metadata, while nobody serves it.
+    pub(super) fn unserved_metadata(&self) -> Option<&UnservedGroup> {
+        self.unserved.iter().find(|group| group.group == "meta")
+    }
+
     /// Nodes of this node's region that weren't removed.
     pub(super) fn region_nodes(&self) -> impl Iterator<Item = &NodeReport> {
         let present = self.nodes.iter().filter(|node| !node.is_removed());
-        present.filter(|node| node.region == self.region)
+        present.filter(|node| node.is_in(&self.region))
+    }
+
+    /// Returns whether none of a region's nodes can be reached.
+    pub(super) fn is_region_unreachable(&self, region: &str) -> bool {
+        let present = self.nodes.iter().filter(|node| !node.is_removed());
+        let mut nodes = present.filter(|node| node.is_in(region));
+        nodes.all(NodeReport::is_unreachable)
     }
 
     /// This node's region.
@@ -50,8 +64,15 @@ impl StatusReport {
 #[serde(default)]
 pub(super) struct UnservedGroup {
     pub group: String,
-    pub voters: Vec<u64>,
-    pub unreachable: Vec<u64>,
+    pub voters: Vec<NodeId>,
+    pub unreachable: Vec<NodeId>,
+}
+
+impl UnservedGroup {
+    /// Returns whether most voters are reachable: then a leader is being elected.
+    pub(super) fn has_majority(&self) -> bool {
+        2 * self.unreachable.len() < self.voters.len()
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -93,14 +114,17 @@ pub(super) struct RegionShardReport {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct NodeReport {
-    pub id: u64,
+    pub id: NodeId,
     pub name: String,
-    pub region: String,
+    /// Absent if the region was removed, and its name isn't known any more.
+    pub region: Option<String>,
     pub rpc: String,
     pub http: String,
     pub state: String,
     pub removed_seconds: Option<u64>,
     pub alive: bool,
+    pub unreachable_reason: Option<String>,
+    pub joining: bool,
     pub version: String,
     pub shards: u64,
     pub clock_offset_ms: Option<f64>,
@@ -108,8 +132,23 @@ pub(super) struct NodeReport {
 }
 
 impl NodeReport {
+    /// Name of its region.
+    pub(super) fn region_name(&self) -> &str {
+        self.region.as_deref().unwrap_or("?")
+    }
+
+    /// Returns whether its region has this name.
+    pub(super) fn is_in(&self, region: &str) -> bool {
+        self.region.as_deref() == Some(region)
+    }
+
     pub(super) fn is_removed(&self) -> bool {
         self.state == "removed"
+    }
+
+    /// Returns whether it should be reached, and isn't. One that was just admitted needn't be yet.
+    pub(super) fn is_unreachable(&self) -> bool {
+        !self.is_removed() && !self.alive && !self.joining
     }
 }
 
@@ -117,10 +156,10 @@ impl NodeReport {
 #[serde(default)]
 pub(super) struct GroupReport {
     pub group: String,
-    pub leader: Option<u64>,
+    pub leader: Option<NodeId>,
     pub damaged: bool,
-    pub voters: Vec<u64>,
-    pub learners: Vec<u64>,
+    pub voters: Vec<NodeId>,
+    pub learners: Vec<NodeId>,
     pub changing: bool,
     /// Lag of the other members, as `node: entries` each.
     pub lag: Vec<String>,
@@ -132,7 +171,7 @@ impl GroupReport {
     }
 
     /// Members that are behind, with the number of entries.
-    pub(super) fn behind(&self) -> impl Iterator<Item = (u64, u64)> {
+    pub(super) fn behind(&self) -> impl Iterator<Item = (NodeId, u64)> {
         self.lag.iter().filter_map(|lag| {
             let (node, entries) = lag.split_once(": ")?;
             let behind = (node.parse().ok()?, entries.parse().ok()?);
@@ -146,7 +185,7 @@ impl GroupReport {
 pub(super) struct SnapshotReport {
     pub group: String,
     pub direction: String,
-    pub node: u64,
+    pub node: NodeId,
     pub state: String,
     pub bytes: u64,
     pub mib_per_second: f64,

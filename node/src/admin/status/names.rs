@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::model::{NodeReport, StatusReport};
+use crate::types::NodeId;
 
 /// Names of all nodes, by number.
-pub(super) struct NodeNames(BTreeMap<u64, String>);
+pub(super) struct NodeNames(BTreeMap<NodeId, String>);
 
 impl NodeNames {
     /// Chooses a name for each node of a status.
@@ -27,18 +28,18 @@ impl NodeNames {
     }
 
     /// Name of a node; its number if there is no other.
-    pub(super) fn get(&self, node: u64) -> String {
+    pub(super) fn get(&self, node: NodeId) -> String {
         let name = self.0.get(&node).filter(|name| !name.is_empty());
         name.cloned().unwrap_or_else(|| node.to_string())
     }
 
     /// Names of several nodes, sorted and separated by commas.
-    pub(super) fn list(&self, nodes: &[u64]) -> String {
+    pub(super) fn list(&self, nodes: &[NodeId]) -> String {
         self.sorted(nodes.iter().copied()).join(", ")
     }
 
     /// Names of several nodes, sorted.
-    pub(super) fn sorted(&self, nodes: impl IntoIterator<Item = u64>) -> Vec<String> {
+    pub(super) fn sorted(&self, nodes: impl IntoIterator<Item = NodeId>) -> Vec<String> {
         let mut names: Vec<String> = nodes.into_iter().map(|node| self.get(node)).collect();
         names.sort_unstable();
         names

@@ -1,10 +1,13 @@
 //! Tests of pages that are built from the JSON of nodes.
 
 use crate::meta::NodeState;
+use crate::types::NodeId;
 use serde_json::{Value, json};
 
 use super::model::StatusReport;
-use super::text::{TERMINAL_COLUMNS, format_bytes, format_millis, format_table, wrap_line};
+use super::text::{
+    TERMINAL_COLUMNS, format_bytes, format_millis, format_offset, format_table, wrap_line,
+};
 use super::view::page;
 use super::{attention, headline};
 
@@ -84,8 +87,11 @@ fn verbose_shows_everything_with_units() {
         "80 GiB free",
         "2 changes",
         "42 ms",
+        "+0.03 ms",
         "shard-2",
         "meta",
+        "this node       eu-west-3-cloudkv-1, number 11",
+        "certificate     none",
     ] {
         assert!(page.contains(part), "{part}: {page}");
     }
@@ -123,11 +129,182 @@ fn a_region_without_a_majority_shows_the_unserved_shards() {
     let findings = attention::findings(&parse(&status));
     assert_eq!(findings.len(), 2, "{findings:?}");
     assert!(
-        findings[0].contains("admin replace eu-west-3-cloudkv-2"),
+        findings[0].contains("don't `replace` it while most voters of shard-1 are unreachable"),
         "{findings:?}"
     );
     for line in page(&parse(&status), false).lines() {
         assert!(line.chars().count() <= TERMINAL_COLUMNS, "{line}");
+    }
+}
+
+#[test]
+fn an_election_is_told_apart_from_a_lost_majority() {
+    let mut status = three_regions();
+    let meta = |unreachable: &[u64]| {
+        let voters = [11, 21, 31];
+        json!([{ "group": "meta", "voters": voters, "unreachable": unreachable }])
+    };
+    status["unserved"] = meta(&[21]);
+    let line = first_line(&status);
+    assert!(
+        line.ends_with(
+            "no leader is elected yet, with 1 of 3 voters of the metadata unreachable \
+             (us-east-1-cloudkv-1)"
+        ),
+        "{line}"
+    );
+    status["unserved"] = meta(&[21, 31]);
+    let line = first_line(&status);
+    assert!(!line.contains("elected"), "{line}");
+}
+
+#[test]
+fn a_node_is_replaced_only_while_the_metadata_has_a_majority() {
+    let mut status = three_regions();
+    status["nodes"][3]["alive"] = json!(false);
+    let advice = |status: &Value| attention::findings(&parse(status)).join("\n");
+    let replace = "`cloudkv-node admin replace us-east-1-cloudkv-1`";
+    assert!(advice(&status).contains(replace), "{}", advice(&status));
+    status["unserved"] =
+        json!([{ "group": "meta", "voters": [11, 21, 31], "unreachable": [21, 31] }]);
+    let text = advice(&status);
+    assert!(!text.contains(replace), "{text}");
+    assert!(text.contains("while most voters of the metadata"), "{text}");
+}
+
+#[test]
+fn a_node_that_was_just_admitted_is_joining_and_needs_no_operator() {
+    let mut status = three_regions();
+    status["nodes"][2]["alive"] = json!(false);
+    status["nodes"][2]["joining"] = json!(true);
+    status["survives"] = json!("the loss of no node now: node 13 is unreachable");
+    assert!(attention::findings(&parse(&status)).is_empty());
+    let page = page(&parse(&status), false);
+    assert!(page.contains(" joining "), "{page}");
+    assert!(!page.contains("unreachable"), "{page}");
+}
+
+#[test]
+fn a_healthy_node_is_not_blamed_for_another_clock() {
+    let mut status = three_regions();
+    for index in 1..9 {
+        status["nodes"][index]["clock_offset_ms"] = json!(5000.0);
+    }
+    status["clock_ok"] = json!(false);
+    let findings = attention::findings(&parse(&status));
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(
+        findings[0].starts_with("the clock of this node is 5.0 s behind"),
+        "{findings:?}"
+    );
+    // Of two clocks, nobody knows which is right.
+    status["clock_ok"] = json!(true);
+    for index in 2..9 {
+        status["nodes"][index]["alive"] = json!(false);
+        status["nodes"][index]["joining"] = json!(true);
+    }
+    let findings = attention::findings(&parse(&status));
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(
+        findings[0].contains("eu-west-3-cloudkv-2 differ by 5.0 s"),
+        "{findings:?}"
+    );
+}
+
+#[test]
+fn a_full_disk_shows_what_still_works() {
+    let mut status = three_regions();
+    status["disk_low_water_bytes"] = json!(1 << 30);
+    status["disk_state"] = json!("low");
+    let finding = |status: &Value| attention::findings(&parse(status)).join("\n");
+    let low = finding(&status);
+    assert!(
+        low.contains("(disk_low_water_mib) of 1.0 GiB") && low.contains("delete keys or buckets"),
+        "{low}"
+    );
+    status["disk_state"] = json!("exhausted");
+    let exhausted = finding(&status);
+    assert!(exhausted.contains("deletions included"), "{exhausted}");
+    assert!(!exhausted.contains("delete keys"), "{exhausted}");
+}
+
+#[test]
+fn a_region_that_is_not_reached_is_shown_as_such() {
+    let mut status = three_regions();
+    assert!(!page(&parse(&status), false).contains("STATE    BACKLOG"));
+    status["regions"][1]["shards"][0]["silent_ms"] = json!(53_000.0);
+    let text = page(&parse(&status), false);
+    let line = text.lines().find(|line| line.contains("2 changes"));
+    let cells: Vec<&str> = line.unwrap().split("  ").collect();
+    let cells: Vec<&str> = cells.into_iter().filter(|cell| !cell.is_empty()).collect();
+    let expected = [
+        "us-east-1",
+        "not reached for 53 s",
+        "2 changes",
+        "unknown",
+        "53 s",
+    ];
+    assert_eq!(
+        cells.iter().map(|cell| cell.trim()).collect::<Vec<_>>(),
+        expected
+    );
+    // This node leads none of the shards, so it only knows the nodes.
+    status["regions"][1]["shards"] = json!([]);
+    for index in 3..6 {
+        status["nodes"][index]["alive"] = json!(false);
+    }
+    let text = page(&parse(&status), false);
+    assert!(text.contains("not reached "), "{text}");
+}
+
+#[test]
+fn a_region_of_which_no_node_is_reached_is_removed_and_no_node_of_it_replaced() {
+    let mut status = three_regions();
+    for index in 3..6 {
+        status["nodes"][index]["alive"] = json!(false);
+    }
+    let advice = |status: &Value| attention::findings(&parse(status)).join("\n");
+    let text = advice(&status);
+    assert!(
+        text.starts_with("region us-east-1 is unreachable (us-east-1-cloudkv-1, "),
+        "{text}"
+    );
+    assert!(text.contains("admin remove-region us-east-1`") && !text.contains("replace"));
+    status["unserved"] =
+        json!([{ "group": "meta", "voters": [11, 21, 31], "unreachable": [21, 31] }]);
+    let text = advice(&status);
+    assert!(text.contains("while most voters of the metadata"), "{text}");
+    // Nothing is to be done while it is being removed.
+    status["regions"][1]["leaving"] = json!(true);
+    assert_eq!(advice(&status), "");
+}
+
+#[test]
+fn the_reason_for_which_a_node_is_not_reached_is_shown() {
+    let mut status = three_regions();
+    status["nodes"][4]["alive"] = json!(false);
+    status["nodes"][4]["unreachable_reason"] = json!("another cluster answers");
+    let findings = attention::findings(&parse(&status));
+    let expected = "node us-east-1-cloudkv-2 is unreachable (another cluster answers): start it";
+    assert!(findings[0].starts_with(expected), "{findings:?}");
+}
+
+#[test]
+fn nodes_whose_region_is_unknown_are_shown() {
+    let mut status = three_regions();
+    for index in 3..6 {
+        status["nodes"][index]["region"] = Value::Null;
+        status["nodes"][index]["state"] = json!("removed");
+        status["nodes"][index]["removed_seconds"] = json!(60);
+        status["nodes"][index]["alive"] = json!(false);
+    }
+    assert!(attention::findings(&parse(&status)).is_empty());
+    for is_verbose in [false, true] {
+        let page = page(&parse(&status), is_verbose);
+        let mut lines = page.lines();
+        let line = lines.find(|line| line.contains("us-east-1-cloudkv-2"));
+        let line = line.unwrap();
+        assert!(line.starts_with("? ") && line.contains("removed"), "{page}");
     }
 }
 
@@ -170,7 +347,7 @@ fn nodes_of_one_host_are_shown_by_their_addresses() {
     });
     let names = super::names::NodeNames::of(&parse(&status));
     assert_eq!(
-        names.list(&[1, 2, 3, 4]),
+        names.list(&[1, 2, 3, 4].map(NodeId::from)),
         "127.0.0.1:7070, 127.0.0.1:7071, 4, third"
     );
 }
@@ -253,6 +430,10 @@ fn units_tables_and_wrapped_lines_are_readable() {
             "0 ms", "0.03 ms", "0.50 ms", "9.9 ms", "81 ms", "1.5 s", "10 min"
         ]
     );
+    assert_eq!(
+        [0.0, 0.033_047, -5000.0].map(format_offset),
+        ["0 ms", "+0.03 ms", "-5.0 s"]
+    );
     let rows = vec![
         vec!["a".to_owned(), String::new(), "x".repeat(50)],
         vec!["bb".to_owned(), String::new(), "y".to_owned()],
@@ -264,4 +445,6 @@ fn units_tables_and_wrapped_lines_are_readable() {
     let lines = wrap_line(long.trim_end(), 2);
     assert_eq!(lines.len(), 3, "{lines:?}");
     assert!(lines[1].starts_with("  word") && lines.iter().all(|it| it.len() <= TERMINAL_COLUMNS));
+    let lines = wrap_line(&format!("{} `admin replace n1`", "w".repeat(90)), 2);
+    assert_eq!(lines[1], "  `admin replace n1`");
 }

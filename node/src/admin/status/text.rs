@@ -33,6 +33,16 @@ pub(super) fn format_millis(millis: f64) -> String {
     }
 }
 
+/// Formats an offset in milliseconds with its sign and its unit.
+pub(super) fn format_offset(millis: f64) -> String {
+    let size = format_millis(millis.abs());
+    match size.as_str() {
+        "0 ms" => size,
+        _ if millis < 0.0 => format!("-{size}"),
+        _ => format!("+{size}"),
+    }
+}
+
 /// Formats a number, with one decimal if it is small.
 fn format_rounded(number: f64) -> String {
     if number < 9.95 {
@@ -75,16 +85,17 @@ pub(super) fn format_table(
     all.iter().map(line).collect()
 }
 
-/// Wraps a line between words, and indents the following lines by `indent` columns.
+/// Wraps a line between words, and indents the following lines by `indent` columns. A command,
+/// which is in backquotes, isn't broken.
 pub(super) fn wrap_line(line: &str, indent: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut last = String::new();
-    for word in line.split_whitespace() {
+    for word in words(line) {
         if last.trim().is_empty() {
-            last.push_str(word);
+            last.push_str(&word);
         } else if last.chars().count() + 1 + word.chars().count() <= TERMINAL_COLUMNS {
             last.push(' ');
-            last.push_str(word);
+            last.push_str(&word);
         } else {
             lines.push(std::mem::replace(
                 &mut last,
@@ -94,4 +105,21 @@ pub(super) fn wrap_line(line: &str, indent: usize) -> Vec<String> {
     }
     lines.push(last);
     lines
+}
+
+/// Splits a line into words, of which each text in backquotes is one.
+fn words(line: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut is_quoted = false;
+    for part in line.split_whitespace() {
+        match words.last_mut() {
+            Some(word) if is_quoted => {
+                word.push(' ');
+                word.push_str(part);
+            }
+            Some(_) | None => words.push(part.to_owned()),
+        }
+        is_quoted ^= part.matches('`').count() % 2 == 1;
+    }
+    words
 }

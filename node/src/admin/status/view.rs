@@ -1,9 +1,11 @@
 //! The page: first line, findings that need an operator, nodes; groups, regions and snapshots that
 //! aren't in their normal state; and all of them with `--verbose`.
 
-use super::model::{GroupReport, NodeReport, RegionReport, SnapshotReport, StatusReport};
+use super::model::{
+    GroupReport, NodeReport, RegionReport, RegionShardReport, SnapshotReport, StatusReport,
+};
 use super::names::NodeNames;
-use super::text::{format_bytes, format_millis, format_table, wrap_line};
+use super::text::{format_bytes, format_millis, format_offset, format_table, wrap_line};
 use super::{attention, headline};
 
 /// Maximum normal lag of a member under load, in entries.
@@ -24,7 +26,7 @@ pub(super) fn page(status: &StatusReport, verbose: bool) -> String {
         group_table(status, &names, verbose),
         snapshot_lines(status, &names, verbose),
         if verbose {
-            this_node_lines(status)
+            this_node_lines(status, &names)
         } else {
             vec![]
         },
@@ -41,8 +43,8 @@ fn node_table(status: &StatusReport, names: &NodeNames, verbose: bool) -> Vec<St
     let name = |node: &NodeReport| names.get(node.id);
     all.sort_by_cached_key(|node| {
         (
-            node.region != status.region,
-            node.region.clone(),
+            !node.is_in(&status.region),
+            node.region_name().to_owned(),
             name(node),
         )
     });
@@ -50,18 +52,17 @@ fn node_table(status: &StatusReport, names: &NodeNames, verbose: bool) -> Vec<St
         .iter()
         .map(|node| {
             let mut row = vec![
-                node.region.clone(),
+                node.region_name().to_owned(),
                 name(node),
                 node_state(status, node),
                 node.shards.to_string(),
                 node.http.clone(),
             ];
             if verbose {
-                let time = |time: Option<f64>| time.map_or_else(String::new, format_millis);
                 row.extend([
                     node.rpc.clone(),
-                    time(node.round_trip_ms),
-                    time(node.clock_offset_ms.map(f64::abs)),
+                    node.round_trip_ms.map(format_millis).unwrap_or_default(),
+                    node.clock_offset_ms.map(format_offset).unwrap_or_default(),
                     node.version.clone(),
                     node.id.to_string(),
                 ]);
@@ -84,6 +85,7 @@ fn node_state(status: &StatusReport, node: &NodeReport) -> String {
         ("decommissioning", true) => "decommissioning",
         ("decommissioning", false) => "decommissioning, unreachable",
         (_, true) => "up",
+        (_, false) if node.joining => "joining",
         (_, false) => "unreachable",
     };
     if node.id == status.node {
@@ -96,18 +98,24 @@ fn node_state(status: &StatusReport, node: &NodeReport) -> String {
 fn region_table(status: &StatusReport, verbose: bool) -> Vec<String> {
     let others = status.regions.iter().filter(|region| !region.here);
     let rows: Vec<Vec<String>> = others
-        .filter(|region| verbose || !is_normal_region(region))
+        .filter(|region| verbose || !is_normal_region(status, region))
         .map(|region| {
             let behind: u64 = region.shards.iter().map(|shard| shard.behind).sum();
-            let longest = |time: fn(&super::model::RegionShardReport) -> Option<f64>| {
+            let longest = |time: fn(&RegionShardReport) -> Option<f64>| {
                 let longest = region.shards.iter().filter_map(time).reduce(f64::max);
                 longest.map_or_else(String::new, format_millis)
             };
+            let is_reached = unreached_state(status, region).is_none();
             vec![
                 region.name.clone(),
-                region_state(region),
+                region_state(status, region),
                 format!("{behind} changes"),
-                longest(|shard| shard.lag_ms),
+                // That of the time before says nothing about what it lacks now.
+                if is_reached || behind == 0 {
+                    longest(|shard| shard.lag_ms)
+                } else {
+                    "unknown".to_owned()
+                },
                 longest(|shard| shard.silent_ms),
             ]
         })
@@ -119,23 +127,38 @@ fn region_table(status: &StatusReport, verbose: bool) -> Vec<String> {
     format_table(&titles, &rows, verbose)
 }
 
-fn region_state(region: &RegionReport) -> String {
+fn region_state(status: &StatusReport, region: &RegionReport) -> String {
     match &region.waits_for {
         Some(others) if region.leaving => {
             format!("leaving, waits for {}", others.join(", "))
         }
         _ if region.leaving => "leaving".to_owned(),
         _ if region.joining => "joining".to_owned(),
-        _ => "up".to_owned(),
+        _ => unreached_state(status, region).unwrap_or_else(|| "up".to_owned()),
     }
 }
 
-fn is_normal_region(region: &RegionReport) -> bool {
+/// State of a region that isn't reached: all of its shards are silent, or all of its nodes.
+fn unreached_state(status: &StatusReport, region: &RegionReport) -> Option<String> {
+    let silences = region.shards.iter().map(|shard| shard.silent_ms);
+    let shortest = silences.reduce(|one, other| Some(one?.min(other?)));
+    if let Some(silence) = shortest.flatten() {
+        let is_silent = silence > MAX_NORMAL_DELAY_MS;
+        return is_silent.then(|| format!("not reached for {}", format_millis(silence)));
+    }
+    let mut nodes = status.nodes.iter().filter(|it| it.is_in(&region.name));
+    let is_reached = nodes.any(|node| node.alive);
+    (!is_reached).then(|| "not reached".to_owned())
+}
+
+fn is_normal_region(status: &StatusReport, region: &RegionReport) -> bool {
     let is_slow = |time: Option<f64>| time.is_some_and(|time| time > MAX_NORMAL_DELAY_MS);
-    let is_behind = |shard: &super::model::RegionShardReport| {
+    let is_behind = |shard: &RegionShardReport| {
         is_slow(shard.silent_ms) || (shard.behind > 0 && is_slow(shard.lag_ms))
     };
-    !region.joining && !region.leaving && !region.shards.iter().any(is_behind)
+    let is_in_place = !region.joining && !region.leaving;
+    let is_up = is_in_place && unreached_state(status, region).is_none();
+    is_up && !region.shards.iter().any(is_behind)
 }
 
 fn group_table(status: &StatusReport, names: &NodeNames, verbose: bool) -> Vec<String> {
@@ -169,7 +192,8 @@ fn group_table(status: &StatusReport, names: &NodeNames, verbose: bool) -> Vec<S
         return vec![];
     }
     let titles = ["GROUP", "LEADER", "VOTERS", "LEARNERS", "BEHIND", "STATE"];
-    format_table(&titles, &rows, verbose)
+    // Members that are cut off would be of no use.
+    format_table(&titles, &rows, true)
 }
 
 fn is_normal_group(group: &GroupReport) -> bool {
@@ -207,8 +231,8 @@ fn snapshot_line(snapshot: &SnapshotReport, names: &NodeNames) -> String {
     line
 }
 
-/// Lines about this node and its disk.
-fn this_node_lines(status: &StatusReport) -> Vec<String> {
+/// Lines about this node, its disk and its certificate.
+fn this_node_lines(status: &StatusReport, names: &NodeNames) -> Vec<String> {
     let accounts = format!("{} accounts, {} buckets", status.accounts, status.buckets);
     let disk = format!(
         "{} free; the log takes {}, the state {}",
@@ -216,18 +240,25 @@ fn this_node_lines(status: &StatusReport) -> Vec<String> {
         format_bytes(status.log_disk_bytes),
         format_bytes(status.state_disk_bytes)
     );
+    let certificate = match &status.certificate {
+        Some(certificate) => format!("expires in {} days", certificate.days_left),
+        None => "none".to_owned(),
+    };
     let rows = [
         (
             "this node",
             format!(
                 "{}, number {}, version {}",
-                status.name, status.node, status.version
+                names.get(status.node),
+                status.node,
+                status.version
             ),
         ),
         ("cluster", status.cluster.clone()),
         ("holds", accounts),
         ("data directory", status.data_dir.clone()),
         ("disk", disk),
+        ("certificate", certificate),
     ];
     let lines = rows.iter();
     lines

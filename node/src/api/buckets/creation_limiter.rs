@@ -162,7 +162,7 @@ mod tests {
     fn limiter(per_hour: u32, addresses: usize) -> CreationLimiter {
         let settings = CreationSettings {
             per_hour,
-            trusted_proxies: vec!["10.0.0.1".parse().unwrap()],
+            trusted_proxies: vec!["10.0.0.1/32".parse().unwrap()],
         };
         let mut limiter = CreationLimiter::new(settings);
         limiter.max_addresses = addresses;

@@ -77,11 +77,7 @@ fn parse_confirm(query: Query<'_>) -> Result<u64, ApiError> {
     query.refuse_unknown(&["confirm"])?;
     let Some(text) = query.get("confirm")? else {
         let message = "confirm must be the bucket's number of keys, as GET /buckets tells it";
-        return Err(ApiError::new(
-            http::StatusCode::BAD_REQUEST,
-            "confirm_required",
-            message,
-        ));
+        return Err(ApiError::invalid("confirm_required", message));
     };
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     let number = if is_number { text.parse().ok() } else { None };

@@ -86,7 +86,7 @@ impl BucketParams {
     pub(crate) fn into_modify(self) -> Result<ModifyBucket, ApiError> {
         if self.access.is_some() {
             let message = "access is chosen at creation and cannot be changed: create a new bucket";
-            return Err(invalid("invalid_access", message));
+            return Err(ApiError::invalid("invalid_access", message));
         }
         Ok(ModifyBucket {
             comment: self.comment.map(check_comment).transpose()?,
@@ -95,13 +95,9 @@ impl BucketParams {
     }
 }
 
-fn invalid(code: &'static str, message: &'static str) -> ApiError {
-    ApiError::new(http::StatusCode::BAD_REQUEST, code, message)
-}
-
 fn parse_access(name: &str) -> Result<Access, ApiError> {
     Access::parse(name).ok_or_else(|| {
-        invalid(
+        ApiError::invalid(
             "invalid_access",
             "access must be public, public-read or protected",
         )
@@ -109,7 +105,8 @@ fn parse_access(name: &str) -> Result<Access, ApiError> {
 }
 
 fn parse_plan(name: &str) -> Result<Plan, ApiError> {
-    Plan::parse(name).ok_or_else(|| invalid("invalid_plan", "plan must be free, pro or business"))
+    let message = "plan must be free, pro or business";
+    Plan::parse(name).ok_or_else(|| ApiError::invalid("invalid_plan", message))
 }
 
 fn check_comment(text: String) -> Result<String, ApiError> {

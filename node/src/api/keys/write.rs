@@ -127,13 +127,7 @@ fn parse_ttl(query: Query<'_>) -> Result<Option<Duration>, ApiError> {
     let Some(text) = query.get("ttl")? else {
         return Ok(None);
     };
-    let invalid = |error: ttl::TtlError| {
-        ApiError::new(
-            http::StatusCode::BAD_REQUEST,
-            "invalid_ttl",
-            error.to_string(),
-        )
-    };
+    let invalid = |error: ttl::TtlError| ApiError::invalid("invalid_ttl", error.to_string());
     ttl::parse(&text).map(Some).map_err(invalid)
 }
 

@@ -5,9 +5,13 @@ use proptest::prelude::*;
 use super::members::{MetadataCandidate, MetadataMembers, plan_metadata};
 use crate::raft::NodeId;
 
-fn member(id: NodeId, region: u32) -> MetadataCandidate {
+fn ids<const N: usize>(numbers: [u64; N]) -> [NodeId; N] {
+    numbers.map(NodeId::from)
+}
+
+fn member(id: u64, region: u32) -> MetadataCandidate {
     MetadataCandidate {
-        id,
+        id: NodeId::from(id),
         region,
         is_active: true,
         is_alive: true,
@@ -32,7 +36,7 @@ fn members_strategy() -> impl Strategy<Value = Vec<MetadataCandidate>> {
         members
             .into_iter()
             .map(|(id, (region, active, alive, voter))| MetadataCandidate {
-                id,
+                id: NodeId::from(id),
                 region,
                 is_active: active,
                 is_alive: alive,
@@ -171,15 +175,15 @@ proptest! {
 fn a_cluster_of_one_region_spreads_when_two_more_join() {
     let mut members: Vec<_> = (1..=3).map(|id| member(id, 1)).collect();
     let plan = plan_metadata(&members);
-    assert_eq!(plan.voters, [1, 2, 3]);
+    assert_eq!(plan.voters, ids([1, 2, 3]));
     apply_plan(&mut members, &plan);
     members.push(member(4, 2));
-    assert_eq!(plan_metadata(&members).voters, [1, 2, 3]);
+    assert_eq!(plan_metadata(&members).voters, ids([1, 2, 3]));
     members.push(member(5, 3));
     let plan = plan_metadata(&members);
     // Five voters can't be spread over 3, 1 and 1 nodes.
-    assert_eq!(plan.voters, [1, 4, 5]);
-    assert_eq!(plan.learners, [2, 3]);
+    assert_eq!(plan.voters, ids([1, 4, 5]));
+    assert_eq!(plan.learners, ids([2, 3]));
 }
 
 #[test]
@@ -203,9 +207,9 @@ fn a_dead_voter_stays_without_a_replacement() {
     let plan = plan_metadata(&members);
     apply_plan(&mut members, &plan);
     members[1].is_alive = false;
-    assert_eq!(plan_metadata(&members).voters, [1, 2, 3]);
+    assert_eq!(plan_metadata(&members).voters, ids([1, 2, 3]));
     members.push(member(4, 1));
-    assert_eq!(plan_metadata(&members).voters, [1, 3, 4]);
+    assert_eq!(plan_metadata(&members).voters, ids([1, 3, 4]));
 }
 
 #[test]
@@ -216,6 +220,9 @@ fn without_an_active_node_the_voters_stay() {
     }
     members[2].is_voter = true;
     let plan = plan_metadata(&members);
-    assert_eq!((plan.voters, plan.learners), (vec![3], vec![1, 2]));
+    assert_eq!(
+        (plan.voters, plan.learners),
+        (ids([3]).to_vec(), ids([1, 2]).to_vec())
+    );
     assert_eq!(plan_metadata(&[]), MetadataMembers::default());
 }

@@ -7,10 +7,15 @@ use crate::raft::NodeId;
 
 type CurrentPlacements = Vec<Option<CurrentPlacement>>;
 
-fn active_nodes(ids: impl IntoIterator<Item = NodeId>) -> Vec<ShardCandidate> {
-    ids.into_iter()
-        .map(|id| ShardCandidate {
-            id,
+fn ids(numbers: &[u64]) -> Vec<NodeId> {
+    numbers.iter().copied().map(NodeId::from).collect()
+}
+
+fn active_nodes(numbers: impl IntoIterator<Item = u64>) -> Vec<ShardCandidate> {
+    numbers
+        .into_iter()
+        .map(|number| ShardCandidate {
+            id: NodeId::from(number),
             is_active: true,
         })
         .collect()
@@ -109,8 +114,8 @@ fn check_step(nodes: &[ShardCandidate], current: &CurrentPlacements, plans: &[Sh
 fn nodes_strategy() -> impl Strategy<Value = Vec<ShardCandidate>> {
     proptest::collection::btree_map(1_u64..12, proptest::bool::weighted(0.8), 0..10).prop_map(|m| {
         m.into_iter()
-            .map(|(id, active)| ShardCandidate {
-                id,
+            .map(|(number, active)| ShardCandidate {
+                id: NodeId::from(number),
                 is_active: active,
             })
             .collect()
@@ -128,8 +133,8 @@ fn placement_strategy() -> impl Strategy<Value = Option<CurrentPlacement>> {
             _ => (&nodes[..3], &nodes[3..3]),
         };
         Some(CurrentPlacement {
-            voters: voters.to_vec(),
-            learners: learners.to_vec(),
+            voters: ids(voters),
+            learners: ids(learners),
         })
     })
 }
@@ -203,10 +208,10 @@ proptest! {
     }
 }
 
-fn placement(voters: &[NodeId], learners: &[NodeId]) -> Option<CurrentPlacement> {
+fn placement(voters: &[u64], learners: &[u64]) -> Option<CurrentPlacement> {
     Some(CurrentPlacement {
-        voters: voters.to_vec(),
-        learners: learners.to_vec(),
+        voters: ids(voters),
+        learners: ids(learners),
     })
 }
 
@@ -236,7 +241,7 @@ fn a_removed_node_is_replaced_at_once_and_the_others_stay() {
         .iter()
         .copied()
         .collect();
-    assert_eq!(voters, BTreeSet::from([2, 3, 4]));
+    assert_eq!(voters, BTreeSet::from([2, 3, 4].map(NodeId::from)));
 }
 
 #[test]
@@ -254,7 +259,7 @@ fn a_decommissioned_node_transfers_its_leadership_to_a_voter_that_stays() {
     let mut nodes = active_nodes([1, 2, 3, 4]);
     nodes[0].is_active = false;
     let plans = plan_shards(&nodes, 1, &[placement(&[1, 2, 3], &[])]);
-    assert_ne!(plans[0].voters[0], 1);
+    assert_ne!(plans[0].voters[0], NodeId::from(1));
 }
 
 #[test]
@@ -272,14 +277,14 @@ fn a_learner_replaces_the_only_voter_when_it_is_decommissioned() {
     let plans = plan_shards(&nodes, 1, &[placement(&[1], &[3])]);
     assert_eq!(
         (&plans[0].voters[..], &plans[0].learners[..]),
-        (&[3][..], &[2][..])
+        (&ids(&[3])[..], &ids(&[2])[..])
     );
 }
 
 #[test]
 fn without_an_active_node_nothing_changes() {
     let decommissioning = [ShardCandidate {
-        id: 1,
+        id: NodeId::from(1),
         is_active: false,
     }];
     assert_eq!(

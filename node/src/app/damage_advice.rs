@@ -1,36 +1,57 @@
-//! Advice for an operator whose node can't read its log any more.
+//! Advice for an operator whose node can't read its log or its state any more.
 //!
 //! Removing the data directory is right where other nodes hold the same data, and loses everything
 //! where they don't: so the advice depends on the other nodes of the cluster.
 
 use std::path::Path;
 
+use cloudkv_common::process::describe_error;
+
 use super::errors::StartError;
 use crate::cluster::{Identity, NodeList};
 use crate::store::{Cause, LogDataLoss, OpenError, StoreError};
 
-/// Adds advice to an error of opening the data directory.
-pub(super) fn with_advice(dir: &Path, error: OpenError) -> StartError {
+/// Adds advice to an error of the start, if damaged data is the reason.
+pub(super) fn with_advice(dir: &Path, error: StartError) -> StartError {
+    let advise = |last_resort: &str| {
+        let node_list = NodeList::read(dir);
+        advice(Identity::read(dir).as_ref(), node_list, last_resort)
+    };
     match error {
-        OpenError::Store(StoreError {
+        StartError::Open(OpenError::Store(StoreError {
             source: Cause::LogDataLoss(lost),
             ..
-        }) => StartError::DamagedLog {
-            advice: advice(Identity::read(dir).as_ref(), NodeList::read(dir), &lost),
+        })) => StartError::DamagedLog {
+            advice: advise(last_resort(&lost)),
             dir: dir.to_owned(),
             lost,
         },
-        error => error.into(),
+        error if is_damage(&error) => StartError::DamagedData {
+            dir: dir.to_owned(),
+            damage: describe_error(&error),
+            advice: advise(""),
+        },
+        error => error,
     }
 }
 
-fn advice(identity: Option<&Identity>, node_list: Option<NodeList>, lost: &LogDataLoss) -> String {
+/// Returns whether the start has failed since data in the directory is damaged.
+fn is_damage(error: &StartError) -> bool {
+    match error {
+        StartError::Open(OpenError::Store(error)) => error.is_corruption(),
+        StartError::Group { source, .. } => StoreError::is_io_corruption(source),
+        _ => false,
+    }
+}
+
+/// Advice by who else holds the data; `last_resort` is added for the only copy.
+fn advice(identity: Option<&Identity>, node_list: Option<NodeList>, last_resort: &str) -> String {
     let (Some(identity), Some(node_list)) = (identity, node_list) else {
         return format!(
             "If other nodes of its region hold its data, of which `cloudkv-node admin status` of \
              one of them shows three voters in each group, {}. If not, it may be the only copy: {}",
             replace_advice(identity),
-            preserve_advice(lost)
+            preserve_advice(last_resort)
         );
     };
     let me = identity.node_id;
@@ -65,7 +86,10 @@ fn advice(identity: Option<&Identity>, node_list: Option<NodeList>, lost: &LogDa
             identity.region
         );
     }
-    format!("No other node holds its data: {}", preserve_advice(lost))
+    format!(
+        "No other node holds its data: {}",
+        preserve_advice(last_resort)
+    )
 }
 
 fn replace_advice(identity: Option<&Identity>) -> String {
@@ -77,17 +101,21 @@ fn replace_advice(identity: Option<&Identity>) -> String {
 }
 
 /// Advice for the only copy of the data.
-fn preserve_advice(lost: &LogDataLoss) -> String {
-    let last_resort = if lost.extent.is_at_end() {
-        "; without one, move the file log-synced out of the directory, and the node starts without \
-         the records at the damaged end, for good"
-    } else {
-        ""
-    };
+fn preserve_advice(last_resort: &str) -> String {
     format!(
         "do not remove the data directory, and copy it before you change anything. Then restore a \
          backup of it{last_resort}"
     )
+}
+
+/// Advice for the only copy of a log that can be read up to its damaged end.
+fn last_resort(lost: &LogDataLoss) -> &'static str {
+    if lost.extent.is_at_end() {
+        "; without one, move the file log-synced out of the directory, and the node starts without \
+         the records at the damaged end, for good"
+    } else {
+        ""
+    }
 }
 
 #[cfg(test)]
@@ -95,6 +123,8 @@ mod tests {
     use super::*;
     use crate::cluster::ListedNode;
     use crate::store::LossExtent;
+    use crate::store::keys::GroupId;
+    use crate::types::NodeId;
 
     fn identity() -> Identity {
         let text = r#"{"cluster_id": "c", "node_id": 7, "region": "eu", "shards": 3,
@@ -106,7 +136,7 @@ mod tests {
         let mut all = vec![(7, "eu")];
         all.extend(others);
         let nodes = all.into_iter().map(|(id, region)| ListedNode {
-            id,
+            id: NodeId::from(id),
             region: region.into(),
             rpc: format!("host-{id}:7070"),
         });
@@ -114,7 +144,7 @@ mod tests {
             nodes: nodes.collect(),
         };
         let lost = LogDataLoss { extent, end: None };
-        advice(Some(&identity()), Some(node_list), &lost)
+        advice(Some(&identity()), Some(node_list), last_resort(&lost))
     }
 
     const TORN_END: LossExtent = LossExtent::TornTail { bytes: 9 };
@@ -147,14 +177,29 @@ mod tests {
 
     #[test]
     fn an_unknown_cluster_gets_both_kinds_of_advice() {
-        let lost = LogDataLoss {
-            extent: TORN_END,
-            end: None,
-        };
-        let text = advice(Some(&identity()), None, &lost);
+        let text = advice(Some(&identity()), None, "");
         assert!(
             text.contains(REPLACE_ADVICE) && text.contains("only copy"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_group_that_meets_damage_gets_advice_and_other_errors_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let failed = |source| {
+            let group = GroupId::shard(1);
+            with_advice(dir.path(), StartError::Group { group, source })
+        };
+        let damage = StoreError::damaged("log entry", "log/7".into(), 5);
+        let text = describe_error(&failed(damage.into()));
+        for part in [
+            "holds damaged data: start group shard-1: read log entry: log/7 is damaged",
+            "at offset 5. If other nodes",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let text = describe_error(&failed(std::io::Error::other("no space")));
+        assert_eq!(text, "start group shard-1: no space");
     }
 }

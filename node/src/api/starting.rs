@@ -1,0 +1,88 @@
+//! Answers users while the node starts: each request gets 503, so that its sender doesn't wait.
+
+use std::future::ready;
+use std::sync::Arc;
+
+use cloudkv_common::server::request_id::{self, X_REQUEST_ID};
+use cloudkv_common::server::{ConnectionMetrics, RequestBody, RequestHandler, RequestOrigin};
+use http::header::{CONNECTION, InvalidHeaderValue};
+use http::{HeaderValue, Method, Request, Response, Version};
+
+use crate::api::errors::ApiError;
+use crate::api::http::body::Body;
+use crate::api::http::cors;
+use crate::api::http::headers::X_CLOUDKV_REGION;
+
+/// The public API of a node that starts.
+pub(crate) struct StartingApi {
+    region: HeaderValue,
+    connections: Arc<ConnectionMetrics>,
+}
+
+impl StartingApi {
+    /// Creates the API of a node of `region`. Fails if its name is no valid header value.
+    pub(crate) fn new(region: &str) -> Result<Self, InvalidHeaderValue> {
+        Ok(Self {
+            region: HeaderValue::from_str(region)?,
+            connections: Arc::default(),
+        })
+    }
+
+    fn response(&self, id: HeaderValue) -> Response<Body> {
+        let mut response = ApiError::starting().into_http_response();
+        let headers = response.headers_mut();
+        headers.insert(&X_REQUEST_ID, id);
+        headers.insert(&X_CLOUDKV_REGION, self.region.clone());
+        cors::allow_all_origins(headers);
+        response
+    }
+}
+
+impl RequestHandler for StartingApi {
+    type Body = Body;
+
+    fn handle(
+        &self,
+        request: Request<RequestBody>,
+        origin: RequestOrigin,
+    ) -> impl Future<Output = Response<Body>> + Send {
+        let id = request_id::from_client(request.headers())
+            .unwrap_or_else(|| request_id::generate(origin.connection, origin.request));
+        let mut response = self.response(id);
+        if request.version() < Version::HTTP_2 {
+            // The next request has a new connection, which the started node may accept.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        if *request.method() == Method::HEAD {
+            *response.body_mut() = Body::Empty;
+        }
+        ready(response)
+    }
+
+    fn overloaded(&self, id: HeaderValue) -> Response<Body> {
+        self.response(id)
+    }
+
+    fn connections(&self) -> &Arc<ConnectionMetrics> {
+        &self.connections
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_says_that_the_node_is_starting_and_when_to_try_again() {
+        let api = StartingApi::new("eu").unwrap();
+        let response = api.overloaded(HeaderValue::from_static("id"));
+        assert_eq!(response.status(), 503);
+        let headers = response.headers();
+        assert_eq!(headers["retry-after"], "1");
+        assert_eq!(headers["x-request-id"], "id");
+        assert_eq!(headers["x-cloudkv-region"], "eu");
+        assert_eq!(headers["access-control-allow-origin"], "*");
+        assert!(StartingApi::new("e\nu").is_err());
+    }
+}

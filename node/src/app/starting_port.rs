@@ -1,0 +1,94 @@
+//! The public port while the node starts: requests are answered 503.
+//!
+//! The port is bound before anything else, so that an address in use is told at once. Without
+//! answers, clients would wait as long as the start takes, which may be until another node admits
+//! this one.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloudkv_common::process::SystemError;
+use cloudkv_common::server::{Encryption, MemoryBudget, WorkerPort, serve_on_workers};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use super::errors::RunError;
+use crate::api::{HttpSettings, StartingApi};
+use crate::config::Config;
+
+/// Maximum number of connections, which have at most a response each.
+const MAX_CONNECTIONS: usize = 256;
+/// Maximum time for each step of a connection.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum time for connections to end when the node serves.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
+/// Maximum size of pending responses, in bytes.
+const RESPONSE_MEMORY_BYTES: usize = 1 << 20;
+
+/// The public port of a node that starts. It is served until this is closed or dropped.
+pub(super) struct StartingPort {
+    stop: DropGuard,
+    served: JoinHandle<()>,
+}
+
+impl StartingPort {
+    /// Serves clones of the listeners, one on each worker.
+    pub(super) fn open(
+        listeners: &[TcpListener],
+        workers: &[Handle],
+        (region, encryption): (&str, Encryption),
+        config: &Config,
+        tasks: &TaskTracker,
+    ) -> Result<Self, RunError> {
+        let failed = SystemError::while_doing;
+        let api = StartingApi::new(region).map_err(io::Error::other);
+        let api = Arc::new(api.map_err(failed("name the region"))?);
+        let clones = listeners.iter().map(TcpListener::try_clone);
+        let clones: io::Result<Vec<TcpListener>> = clones.collect();
+        let clones = clones.map_err(failed("listen"))?.into_iter();
+        let ports = clones.zip(workers).map(|(listener, worker)| WorkerPort {
+            worker: worker.clone(),
+            listener,
+            encryption: encryption.clone(),
+            handler: api.clone(),
+        });
+        let ports: Vec<WorkerPort<StartingApi>> = ports.collect();
+        let (settings, stop) = (port_settings(config), CancellationToken::new());
+        let shutdown = stop.clone();
+        let served = tasks.spawn(async move {
+            if let Err(error) = serve_on_workers(ports, &settings, &shutdown).await {
+                tracing::warn!(%error, "answering users during the start failed");
+            }
+        });
+        Ok(Self {
+            stop: stop.drop_guard(),
+            served,
+        })
+    }
+
+    /// Ends the connections, and leaves new ones to the listeners themselves.
+    pub(super) async fn close(self) {
+        drop(self.stop);
+        if let Err(error) = self.served.await {
+            tracing::warn!(%error, "answering users during the start failed");
+        }
+    }
+}
+
+/// Bounds of the port.
+fn port_settings(config: &Config) -> HttpSettings {
+    HttpSettings {
+        max_connections: config.max_connections.min(MAX_CONNECTIONS),
+        header_timeout: CONNECTION_TIMEOUT,
+        idle_timeout: CONNECTION_TIMEOUT,
+        write_timeout: CONNECTION_TIMEOUT,
+        response_memory: Arc::new(MemoryBudget::new(RESPONSE_MEMORY_BYTES)),
+        lame_duck: Duration::ZERO,
+        drain_timeout: DRAIN_TIMEOUT,
+        ..HttpSettings::default()
+    }
+}
