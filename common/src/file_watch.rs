@@ -53,8 +53,13 @@ impl FileWatch {
                 }
                 (self, reload)
             });
-            // It can only fail when the runtime ends.
-            let Ok(checked) = checked.await else { return };
+            // It fails when the runtime ends, or `reload` panics.
+            let checked = match checked.await {
+                Ok(checked) => checked,
+                Err(error) => {
+                    return tracing::error!(%error, "files are not watched any more");
+                }
+            };
             (self, reload) = checked;
         }
     }

@@ -11,7 +11,7 @@ use http::{Request, StatusCode};
 use serde_json::Value;
 
 /// Timeout of the call as a whole.
-const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+const CALL_TIMEOUT: Duration = Duration::from_millis(2500);
 
 /// Reason for which a router isn't known to be ready.
 #[derive(Debug, thiserror::Error)]

@@ -74,8 +74,16 @@ pub async fn serve<A: RequestHandler>(
     server
         .registry
         .issue_where(Directive::Drain, |state| state.is_http2());
-    let _ = timeout(server.settings.lame_duck, server.accept(&listener)).await;
-    drop(listener);
+    let lame_duck = server.settings.lame_duck;
+    if server.settings.accepts_in_lame_duck {
+        let _ = timeout(lame_duck, server.accept(&listener)).await;
+        drop(listener);
+    } else {
+        drop(listener);
+        if server.registry.len() > 0 {
+            sleep(lame_duck).await;
+        }
+    }
     server.drain().await;
 }
 

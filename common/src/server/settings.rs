@@ -47,6 +47,9 @@ pub struct HttpSettings {
     /// Time at shutdown during which connections are still accepted, with responses that ask
     /// clients to close them: so routers and load balancers can switch to other nodes.
     pub lame_duck: Duration,
+    /// Set if connections are accepted during that time, too; else they wait for the next server
+    /// of the listener.
+    pub accepts_in_lame_duck: bool,
     /// Maximum time for requests under way after that, before their connections are cut.
     pub drain_timeout: Duration,
     /// Maximum length of request line and headers of HTTP/1.1, in bytes. At least 8192.
@@ -77,6 +80,7 @@ impl Default for HttpSettings {
             min_body_rate: 1024,
             body_memory_bytes: 64 << 20,
             lame_duck: Duration::from_millis(500),
+            accepts_in_lame_duck: true,
             drain_timeout: Duration::from_secs(20),
             max_head_bytes: 32 << 10,
             max_streams: 256,

@@ -5,13 +5,19 @@ use std::sync::Arc;
 
 use cloudkv_common::server::request_id::{self, X_REQUEST_ID};
 use cloudkv_common::server::{ConnectionMetrics, RequestBody, RequestHandler, RequestOrigin};
-use http::header::{CONNECTION, InvalidHeaderValue};
+use http::header::{
+    ACCESS_CONTROL_MAX_AGE, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, InvalidHeaderValue,
+    RETRY_AFTER,
+};
 use http::{HeaderValue, Method, Request, Response, Version};
 
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 use crate::api::http::cors;
 use crate::api::http::headers::X_CLOUDKV_REGION;
+
+/// Methods of the API, for preflights.
+const METHODS: &str = "GET, HEAD, PUT, POST, PATCH, DELETE, OPTIONS";
 
 /// The public API of a node that starts.
 pub(crate) struct StartingApi {
@@ -26,6 +32,31 @@ impl StartingApi {
             region: HeaderValue::from_str(region)?,
             connections: Arc::default(),
         })
+    }
+
+    fn response_to<B>(&self, request: &Request<B>, id: HeaderValue) -> Response<Body> {
+        let mut response = self.response(id);
+        if cors::is_preflight(request) {
+            // Browsers don't show the page a 503 to a preflight, but the request itself may try.
+            let preflight = cors::options(request.headers(), METHODS);
+            *response.status_mut() = preflight.status();
+            *response.body_mut() = Body::Empty;
+            let headers = response.headers_mut();
+            headers.remove(CONTENT_TYPE);
+            headers.remove(CONTENT_LENGTH);
+            headers.remove(RETRY_AFTER);
+            headers.extend(preflight.into_parts().0.headers);
+            headers.remove(ACCESS_CONTROL_MAX_AGE);
+        }
+        if request.version() < Version::HTTP_2 {
+            // The next request has a new connection, which the started node may accept.
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        if *request.method() == Method::HEAD {
+            *response.body_mut() = Body::Empty;
+        }
+        response
     }
 
     fn response(&self, id: HeaderValue) -> Response<Body> {
@@ -48,16 +79,7 @@ impl RequestHandler for StartingApi {
     ) -> impl Future<Output = Response<Body>> + Send {
         let id = request_id::from_client(request.headers())
             .unwrap_or_else(|| request_id::generate(origin.connection, origin.request));
-        let mut response = self.response(id);
-        if request.version() < Version::HTTP_2 {
-            // The next request has a new connection, which the started node may accept.
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(CONNECTION, close);
-        }
-        if *request.method() == Method::HEAD {
-            *response.body_mut() = Body::Empty;
-        }
-        ready(response)
+        ready(self.response_to(&request, id))
     }
 
     fn overloaded(&self, id: HeaderValue) -> Response<Body> {
@@ -71,6 +93,8 @@ impl RequestHandler for StartingApi {
 
 #[cfg(test)]
 mod tests {
+    use http::header::{ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_REQUEST_METHOD};
+
     use super::*;
 
     #[test]
@@ -84,5 +108,21 @@ mod tests {
         assert_eq!(headers["x-cloudkv-region"], "eu");
         assert_eq!(headers["access-control-allow-origin"], "*");
         assert!(StartingApi::new("e\nu").is_err());
+    }
+
+    #[test]
+    fn a_preflight_is_answered_so_that_the_request_itself_can_be() {
+        let api = StartingApi::new("eu").unwrap();
+        let request = Request::builder()
+            .method(Method::OPTIONS)
+            .header(ACCESS_CONTROL_REQUEST_METHOD, "PUT")
+            .body(())
+            .unwrap();
+        let response = api.response_to(&request, HeaderValue::from_static("id"));
+        assert_eq!(response.status(), 204);
+        let headers = response.headers();
+        assert_eq!(headers[ACCESS_CONTROL_ALLOW_METHODS], METHODS);
+        assert!(!headers.contains_key(RETRY_AFTER));
+        assert!(!headers.contains_key(ACCESS_CONTROL_MAX_AGE));
     }
 }

@@ -51,6 +51,7 @@ impl NodeBuilder {
         start_log::log_endpoint(&config, &endpoint, ports.rpc.is_some());
         let (tasks, stop) = (TaskTracker::new(), StopSignals::new(stop));
         let progress = StartProgress::default();
+        progress.set_waiting_for("the data directory to be opened and its log to be read");
         let admin_router = serve_start(&config, admin_port, &progress, &tasks, &stop);
         let starting_port = self.open_starting_port(&ports, &endpoint, &tasks)?;
         let components = self.start_components(endpoint, progress, &stop).await?;

@@ -24,6 +24,8 @@ use crate::config::Config;
 const MAX_CONNECTIONS: usize = 256;
 /// Maximum time for each step of a connection.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for requests that are on their way when the node serves: they are answered, too.
+const LAME_DUCK: Duration = Duration::from_millis(50);
 /// Maximum time for connections to end when the node serves.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 /// Maximum size of pending responses, in bytes.
@@ -87,7 +89,9 @@ fn port_settings(config: &Config) -> HttpSettings {
         idle_timeout: CONNECTION_TIMEOUT,
         write_timeout: CONNECTION_TIMEOUT,
         response_memory: Arc::new(MemoryBudget::new(RESPONSE_MEMORY_BYTES)),
-        lame_duck: Duration::ZERO,
+        lame_duck: LAME_DUCK,
+        accepts_in_lame_duck: false,
+        trusted_proxies: config.trusted_proxies.clone().into(),
         drain_timeout: DRAIN_TIMEOUT,
         ..HttpSettings::default()
     }

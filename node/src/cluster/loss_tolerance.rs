@@ -24,8 +24,7 @@ pub(super) fn describe_loss_tolerance(groups: &LocalGroups) -> Cow<'static, str>
         .chain(voters)
         .find_map(|voters| critical_loss(groups, voters))
     {
-        let name = groups.node_name(node);
-        return format!("the loss of no node now: node {name} is unreachable").into();
+        return format!("the loss of no node now: node {node} is unreachable").into();
     }
     let is_stable = |it: &GroupStatus| !it.is_changing && it.voters.len() >= 3;
     if statuses.iter().all(is_stable) {

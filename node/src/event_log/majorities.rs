@@ -1,6 +1,6 @@
 //! Logs groups that lose their majority or their leader, and get it back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ pub(super) struct MajorityEvents {
     majorities: PresenceTracker<GroupId>,
     /// Leaders of groups with a majority.
     leaders: PresenceTracker<GroupId>,
+    /// Groups whose majority is lost, as was logged.
+    lost: BTreeSet<GroupId>,
 }
 
 /// Texts of the events of a loss and of a recovery.
@@ -58,6 +60,7 @@ impl MajorityEvents {
             readiness,
             majorities: PresenceTracker::new(FIRST_LEADER_TIMEOUT, NO_MAJORITY_TOLERANCE),
             leaders: PresenceTracker::new(FIRST_LEADER_TIMEOUT, LEADERLESS_TOLERANCE),
+            lost: BTreeSet::new(),
         }
     }
 
@@ -72,11 +75,22 @@ impl MajorityEvents {
         have_leader.insert(GroupId::META, has_leader);
         let have_majority: BTreeMap<GroupId, bool> = have_leader
             .iter()
-            .map(|(group, led)| (*group, *led || is_majority_alive(&self.groups, *group)))
+            .map(|(group, led)| {
+                // A majority that was lost is back once it has elected a leader.
+                let may_elect =
+                    || !self.lost.contains(group) && is_majority_alive(&self.groups, *group);
+                (*group, *led || may_elect())
+            })
             .collect();
         // Without a majority there can be no leader: only the former is logged.
         have_leader.retain(|group, _| have_majority.get(group) == Some(&true));
         let changes = self.majorities.update(now, &have_majority);
+        for change in &changes {
+            match *change {
+                PresenceChange::Lost(group) => self.lost.insert(group),
+                PresenceChange::Recovered(group, _) => self.lost.remove(&group),
+            };
+        }
         log_changes(&changes, &obstacles, &MAJORITY_TEXTS);
         let changes = self.leaders.update(now, &have_leader);
         log_changes(&changes, &obstacles, &LEADER_TEXTS);

@@ -29,10 +29,10 @@ fn common_level(topology: &Topology, own: u32) -> Option<u32> {
     nodes.map(|node| node.level.min(own)).min()
 }
 
-/// Builds the error of an item of the log that a later version has written.
+/// Builds the error of an item that a later version has written.
 pub(super) fn unsupported_item(item: &str) -> io::Error {
     let message = format!(
-        "the metadata log holds {item} that this version of cloudkv-node does not support: \
+        "the metadata has {item} that this version of cloudkv-node does not support: \
          upgrade it"
     );
     io::Error::new(io::ErrorKind::Unsupported, message)

@@ -7,6 +7,7 @@ use cloudkv_proto::v1 as pb;
 use prost::Message;
 
 use super::catalog::{Bucket, Catalog};
+use super::feature_level::check_feature_level;
 use super::plans::{self, PlanTerms};
 use super::topology::{NodeInfo, Placement, Topology};
 use crate::store::keys::{self, RowKind, Rows};
@@ -24,6 +25,8 @@ pub(super) fn load(
         Some(row) => pb::MetaHeader::decode(row).map_err(StoreError::on("decode", "metadata"))?,
         None => pb::MetaHeader::default(),
     };
+    // A later version may have raised it: its rules aren't known here.
+    check_feature_level(header.level).map_err(StoreError::on("read", "metadata"))?;
     scan_rows(db, rows, RowKind::Plan, |_, row| {
         let limits = pb::PlanLimits::decode(row).map_err(StoreError::on("decode", "plan"))?;
         if let Some(plan) = plans::plan_from_pb(limits.plan()) {

@@ -1,12 +1,17 @@
 use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 
+use prost::Message;
+
+use super::feature_level::MAX_FEATURE_LEVEL;
 use super::test_fixture::{
     GENERATION, MetadataFixture, bootstrap_command, id, placement_command, registration, rows,
     set_state_command,
 };
 use super::topology::NodeState;
 use crate::raft::MachineState;
+use crate::store::RowBatch;
+use crate::store::keys::RowKind;
 
 fn command_history() -> Vec<Command> {
     let moved = pb::RegisterNode {
@@ -159,4 +164,23 @@ fn what_joined_after_a_time_can_be_left_out() {
     assert_eq!(nodes_before(1999, 2), (vec![1, 2], 1));
     assert_eq!(nodes_before(1999, 3), (vec![1, 3], 2));
     assert_eq!(nodes_before(2000, 1), (vec![1, 2, 3], 2));
+}
+
+#[test]
+fn metadata_of_a_later_feature_level_is_refused() {
+    let mut fixture = MetadataFixture::bootstrapped();
+    let copy = rows(GENERATION + 1);
+    let mut write = |level| {
+        let header = pb::MetaHeader {
+            level,
+            ..Default::default()
+        };
+        let mut batch = RowBatch::default();
+        batch.put(copy.single(RowKind::Header), header.encode_to_vec());
+        fixture.engine.state.write(batch).unwrap();
+        fixture.state.reload(copy)
+    };
+    write(MAX_FEATURE_LEVEL).unwrap();
+    let error = write(MAX_FEATURE_LEVEL + 1).unwrap_err().to_string();
+    assert!(error.contains("upgrade it"), "{error}");
 }

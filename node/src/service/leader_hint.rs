@@ -20,12 +20,12 @@ impl LeaderHint {
         &self,
         known: Option<NodeId>,
         me: NodeId,
-        has_replica: bool,
+        has_replica: impl FnOnce() -> bool,
         any_other: impl FnOnce() -> Option<NodeId>,
     ) -> Option<NodeId> {
         let leader = known.or_else(|| self.0.load(Ordering::Relaxed));
         let leader = leader.filter(|leader| *leader != me);
-        if leader.is_some() || has_replica {
+        if leader.is_some() || has_replica() {
             leader
         } else {
             any_other()
@@ -42,7 +42,7 @@ mod tests {
         let [me, known, hinted, other] = [1, 2, 3, 4].map(NodeId::new);
         let hint = LeaderHint::default();
         let target = |hint: &LeaderHint, known, has_replica| {
-            hint.target(known, me, has_replica, || Some(other))
+            hint.target(known, me, || has_replica, || Some(other))
         };
         assert_eq!(target(&hint, Some(known), false), Some(known));
         assert_eq!(target(&hint, None, false), Some(other));

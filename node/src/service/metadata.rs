@@ -193,7 +193,7 @@ impl MetadataClient {
         let known = *group.leader().borrow();
         let any_other = || peers.node_numbers().first().copied();
         let hint = &self.inner.leader_hint;
-        hint.target(known, peers.me(), group.is_member(), any_other)
+        hint.target(known, peers.me(), || group.is_member(), any_other)
     }
 
     /// Waits until this node has applied all that was acknowledged before the call. Concurrent

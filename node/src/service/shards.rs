@@ -50,7 +50,8 @@ struct ShardRoute {
 impl ShardRoute {
     /// Returns the leader, as far as this node knows, or a node to ask for it.
     fn leader(&self, me: NodeId, known: &[NodeId]) -> Option<NodeId> {
-        let (leader, is_hosted) = (self.shard.remote_leader(), self.shard.is_hosted());
+        let leader = self.shard.remote_leader();
+        let is_hosted = || self.shard.is_hosted();
         let any_other = || known.first().copied();
         self.leader_hint.target(leader, me, is_hosted, any_other)
     }

@@ -3,6 +3,7 @@
 //! | file | purpose |
 //! | --- | --- |
 //! | `state_machine` | dispatch of commands |
+//! | `feature_level` | the levels that this version supports |
 //! | `response` | results of commands |
 //! | `state` | the replicated state: its header, buckets and records |
 //! | `rows` | reads of the state's rows |
@@ -30,6 +31,7 @@ mod change_log;
 mod checkpoints;
 mod digest;
 mod expire;
+mod feature_level;
 mod handle;
 mod merge;
 mod merge_queue;
@@ -73,6 +75,7 @@ pub(crate) use change_log::{BulkCopyChunk, ChangeBatch};
 pub(crate) use checkpoints::{CheckpointVerdict, PeerCheckpoints, compare_checkpoints};
 pub(crate) use cloudkv_common::hash::shard_of;
 pub(crate) use digest::MAX_DIGEST_RANGES;
+pub(crate) use feature_level::MAX_FEATURE_LEVEL;
 pub(crate) use handle::{ReadError, ShardHandle, ShardSettings};
 pub(crate) use merge_queue::MergeError;
 pub(crate) use peers::ReplicationView;
@@ -80,5 +83,5 @@ pub(crate) use proposer::{BatchSettings, WriteError};
 pub(crate) use response::{MergeOutcome, ShardResponse, WriteOutcome};
 #[cfg(test)]
 pub(crate) use state::ShardState;
-pub(crate) use state_machine::{MAX_FEATURE_LEVEL, Shard};
+pub(crate) use state_machine::Shard;
 pub(crate) use view::Page;

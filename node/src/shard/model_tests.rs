@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, condition::Kind as Condition, shard_command::Kind, write::Op};
 use proptest::prelude::*;
+use prost::Message;
 
+use super::feature_level::MAX_FEATURE_LEVEL;
 use super::record;
 use super::response::{ShardResponse, WriteOutcome};
 use super::state::ShardState;
-use super::state_machine::MAX_FEATURE_LEVEL;
+use super::test_region::TestRegion;
 use crate::raft::MachineState;
-use crate::store::keys::{GroupId, Rows};
+use crate::store::keys::{GroupId, RowKind, Rows};
 use crate::store::{Engine, EngineSettings, RowBatch};
 use crate::types::{ListQuery, ReadResult, Version};
 
@@ -356,6 +358,26 @@ fn a_command_of_a_later_version_is_an_error_with_advice() {
         .apply(&unknown, &mut RowBatch::default())
         .unwrap_err();
     assert!(error.to_string().contains("upgrade"), "{error}");
+}
+
+#[test]
+fn a_state_of_a_later_feature_level_is_refused() {
+    let mut region = TestRegion::new(1, false);
+    let header = |level| pb::ShardHeader {
+        level,
+        ..Default::default()
+    };
+    let rows = Rows::new(GroupId::shard(0), 2);
+    let mut write = |level| {
+        let mut batch = RowBatch::default();
+        let row = header(level).encode_to_vec();
+        batch.put(rows.single(RowKind::Header), &row);
+        region.write_rows(batch);
+        region.state.reload(rows)
+    };
+    write(MAX_FEATURE_LEVEL).unwrap();
+    let error = write(MAX_FEATURE_LEVEL + 1).unwrap_err().to_string();
+    assert!(error.contains("upgrade it"), "{error}");
 }
 
 #[test]

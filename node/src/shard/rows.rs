@@ -6,14 +6,18 @@ use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 use prost::Message;
 
+use super::feature_level::check_feature_level;
 use crate::store::keys::{RowKind, Rows};
 use crate::store::{DbSnapshot, Scan, StoreError};
 use crate::types::BucketId;
 
-/// Reads the shard's header: blocks. It is empty until the shard is bootstrapped.
+/// Reads the shard's header: blocks. It is empty until the shard is bootstrapped. Fails if a later
+/// version has raised the feature level beyond this one's: its rules aren't known here.
 pub(super) fn read_header(db: &DbSnapshot<'_>, rows: Rows) -> Result<pb::ShardHeader, StoreError> {
     let row = db.get(&rows.single(RowKind::Header))?.unwrap_or_default();
-    pb::ShardHeader::decode(row).map_err(StoreError::on("decode", "shard header"))
+    let header = pb::ShardHeader::decode(row).map_err(StoreError::on("decode", "shard header"))?;
+    check_feature_level(header.level).map_err(StoreError::on("read", "shard header"))?;
+    Ok(header)
 }
 
 /// Decodes a bucket's state from its row.

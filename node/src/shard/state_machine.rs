@@ -6,14 +6,12 @@ use std::io;
 
 use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command};
 
+use super::feature_level::{check_feature_level, unsupported_item};
 use super::response::ShardResponse;
 use super::state::ShardState;
 use crate::raft::{MachineState, StateMachine};
 use crate::store::keys::Rows;
 use crate::store::{RowBatch, StoreError};
-
-/// Highest feature level of shards that this version supports.
-pub(crate) const MAX_FEATURE_LEVEL: u32 = 1;
 
 /// The shard state machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,7 +45,7 @@ impl MachineState<Shard> for ShardState {
             Some(Command::Seed(seed)) => self.apply_seed(seed, batch),
             Some(Command::Fence(fence)) => Ok(self.apply_fence(fence)),
             Some(Command::Reconcile(reconcile)) => self.apply_reconcile(reconcile, batch),
-            None => Err(unsupported_error("a command of a kind".into())),
+            None => Err(unsupported_item("a command of a kind")),
         }
     }
 
@@ -87,7 +85,7 @@ impl MachineState<Shard> for ShardState {
 
 impl ShardState {
     fn bootstrap(&mut self, bootstrap: &pb::BootstrapShard) -> io::Result<ShardResponse> {
-        check_level(bootstrap.level)?;
+        check_feature_level(bootstrap.level)?;
         if self.header.region == 0 {
             self.header.region = bootstrap.region;
             self.header.incarnation = bootstrap.incarnation;
@@ -98,24 +96,8 @@ impl ShardState {
     }
 
     fn set_level(&mut self, set: &pb::SetLevel) -> io::Result<ShardResponse> {
-        check_level(set.level)?;
+        check_feature_level(set.level)?;
         self.header.level = self.header.level.max(set.level);
         Ok(ShardResponse::Done)
     }
-}
-
-fn check_level(level: u32) -> io::Result<()> {
-    if level > MAX_FEATURE_LEVEL {
-        return Err(unsupported_error(format!(
-            "feature level {level} (this one knows up to {MAX_FEATURE_LEVEL})"
-        )));
-    }
-    Ok(())
-}
-
-fn unsupported_error(item: String) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::Unsupported,
-        format!("the log holds {item} that this version of cloudkv-node does not know: upgrade it"),
-    )
 }

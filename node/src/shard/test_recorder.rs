@@ -8,8 +8,8 @@ use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, condition::Kind as Condition, shard_command::Kind, write::Op};
 
 use super::BulkCopyChunk;
+use super::feature_level::MAX_FEATURE_LEVEL;
 use super::reconcile_tests::{fence, reconciliations};
-use super::state_machine::MAX_FEATURE_LEVEL;
 use super::test_region::TestRegion;
 
 /// Buckets of all keys, of which the last one is dropped.

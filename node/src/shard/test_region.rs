@@ -6,11 +6,11 @@ use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, shard_command::Kind, write::Op};
 
 use super::change_log::ChangeQuery;
+use super::feature_level::MAX_FEATURE_LEVEL;
 use super::peers::acknowledged_by_all;
 use super::record;
 use super::response::ShardResponse;
 use super::state::ShardState;
-use super::state_machine::MAX_FEATURE_LEVEL;
 use super::view::ShardView;
 use crate::raft::MachineState;
 use crate::store::keys::{GroupId, Rows};
@@ -74,6 +74,11 @@ impl TestRegion {
         self.state.batch_written();
         self.applied.push(command);
         response
+    }
+
+    /// Writes rows past the state machine.
+    pub(super) fn write_rows(&self, batch: RowBatch) {
+        self.engine.state.write(batch).unwrap();
     }
 
     pub(super) fn set_peers(&mut self, epoch: u64, peers: Vec<pb::Peer>) {

@@ -45,13 +45,13 @@ impl CertificateHolder {
         let leaf = chain.first().ok_or("is missing")?.clone().into_owned();
         let parsed = webpki::EndEntityCert::try_from(&leaf)
             .map_err(|error| format!("can't be read: {error}"))?;
-        let names = hosts_of(&parsed);
-        if let Some(wildcard) = names.iter().find(|name| name.contains('*')) {
+        if let Some(wildcard) = parsed.valid_dns_names().find(|name| name.contains('*')) {
             return Err(format!(
                 "is for {wildcard}: give each node a certificate with its own names"
             ));
         }
         let is_node = may_serve(&parsed);
+        let names = hosts_of(&parsed);
         let names = if names.is_empty() {
             "no host".to_owned()
         } else {

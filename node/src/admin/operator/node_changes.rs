@@ -52,10 +52,10 @@ impl NodeChanger {
             NodeChange::Recommission => NodeState::Active,
             NodeChange::Replace if node.state == NodeState::Removed => return Ok(named(false)),
             NodeChange::Replace => {
-                check_replacement(&self.groups.catalog.topology(), &node)?;
                 if !wait_until_lost(&self.groups, node.id).await {
                     return Err(NodeError::StillAlive(name));
                 }
+                check_replacement(&self.groups.catalog.topology(), &node)?;
                 NodeState::Removed
             }
         };

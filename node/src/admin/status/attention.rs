@@ -106,7 +106,12 @@ fn clocks(status: &StatusReport, names: &NodeNames, findings: &mut Vec<String>) 
         offset.abs() > MAX_OFFSET_MS + node.round_trip_ms.unwrap_or(0.0) / 2.0
     });
     if !status.clock_ok {
-        let offsets = off.iter().map(|(_, offset)| *offset).collect();
+        let others = status.nodes.iter();
+        let others = others.filter(|node| !node.is_removed() && node.id != status.node);
+        // Until most of them are heard, the few may be the ones that are off.
+        let is_decided = off.len() > near.len() && 2 * (off.len() + near.len()) > others.count();
+        let offsets = off.iter().filter(|_| is_decided);
+        let offsets = offsets.map(|(_, offset)| *offset).collect();
         findings.push(own_clock_finding(offsets));
         return;
     }

@@ -8,12 +8,20 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, ALLOW,
 };
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 use crate::api::http::body::Body;
 
 /// Maximum length of a list of headers that a preflight response echoes, in bytes.
 const MAX_ECHOED_BYTES: usize = 1024;
+
+/// Returns whether a browser asks by a request whether a page may send another one.
+pub(crate) fn is_preflight<B>(request: &Request<B>) -> bool {
+    *request.method() == Method::OPTIONS
+        && request
+            .headers()
+            .contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
 
 /// Responds to `OPTIONS`, a preflight or not, for a resource with these methods.
 pub(crate) fn options(request: &HeaderMap, allow: &'static str) -> Response<Body> {
