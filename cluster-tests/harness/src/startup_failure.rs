@@ -65,6 +65,11 @@ pub async fn run_to_exit(mut command: Command) -> StartupFailure {
         .expect("a pipe")
         .read_to_string(&mut message)
         .expect("read its errors");
+    // A start that fails is told once, and not as the end of its tasks.
+    assert!(
+        !message.contains("answering users during the start failed"),
+        "{message}"
+    );
     let status = status.unwrap_or_else(|| panic!("the node started, and should not:\n{message}"));
     StartupFailure {
         code: status.code(),

@@ -262,6 +262,20 @@ async fn a_router_without_a_reachable_seed_logs_the_reasons_periodically() {
 }
 
 #[tokio::test]
+async fn a_router_whose_seed_is_a_public_port_logs_which_port_it_needs() {
+    let node = Node::start().await;
+    let router = Router::spawn(&[node.http()], &[]);
+    let event = eventually("it is logged", STATE_TIMEOUT, async || {
+        let log = router.log_text();
+        events_with(&log, "no node answers").into_iter().next()
+    })
+    .await;
+    let reasons = event["reasons"].as_str().unwrap();
+    assert!(reasons.contains(&format!("{}: ", node.http())), "{reasons}");
+    assert!(reasons.contains("`rpc`"), "{reasons}");
+}
+
+#[tokio::test]
 async fn a_router_logs_when_it_is_ready_and_when_a_region_is_lost() {
     let mut node = Node::start().await;
     let router = Router::start(&[node.rpc()]).await;

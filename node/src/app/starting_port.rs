@@ -12,7 +12,7 @@ use std::time::Duration;
 use cloudkv_common::process::SystemError;
 use cloudkv_common::server::{Encryption, MemoryBudget, WorkerPort, serve_on_workers};
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -62,8 +62,11 @@ impl StartingPort {
         let (settings, stop) = (port_settings(config), CancellationToken::new());
         let shutdown = stop.clone();
         let served = tasks.spawn(async move {
-            if let Err(error) = serve_on_workers(ports, &settings, &shutdown).await {
-                tracing::warn!(%error, "answering users during the start failed");
+            match serve_on_workers(ports, &settings, &shutdown).await {
+                // The threads end with the node: the start has failed, which is told elsewhere.
+                Err(error) if is_cancelled(&error) => {}
+                Err(error) => tracing::warn!(%error, "answering users during the start failed"),
+                Ok(()) => {}
             }
         });
         Ok(Self {
@@ -75,10 +78,20 @@ impl StartingPort {
     /// Ends the connections, and leaves new ones to the listeners themselves.
     pub(super) async fn close(self) {
         drop(self.stop);
-        if let Err(error) = self.served.await {
+        if let Err(error) = self.served.await
+            && !error.is_cancelled()
+        {
             tracing::warn!(%error, "answering users during the start failed");
         }
     }
+}
+
+/// Returns whether a task was cancelled, as it is when its runtime ends.
+fn is_cancelled(error: &io::Error) -> bool {
+    let cause = error
+        .get_ref()
+        .and_then(|it| it.downcast_ref::<JoinError>());
+    cause.is_some_and(JoinError::is_cancelled)
 }
 
 /// Bounds of the port.

@@ -191,7 +191,7 @@ fn describe_taken_address(topology: &Topology, rpc: &str) -> Option<String> {
         1 => format!(
             "`cloudkv-node admin remove-region {region}` frees it, since it is the last one there"
         ),
-        _ => format!("`cloudkv-node admin replace {rpc}` frees it"),
+        _ => format!("`cloudkv-node admin replace {rpc}` at another node frees it"),
     };
     Some(format!(
         "another node, of region {region}, has the same rpc address, {rpc}: if it is lost for \

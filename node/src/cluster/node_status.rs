@@ -27,6 +27,13 @@ pub(super) fn node_rows(groups: &LocalGroups) -> Vec<Value> {
             let removed =
                 (node.state == NodeState::Removed).then(|| time_since_removal(node, now).as_secs());
             let is_alive = groups.is_alive(node.id);
+            // The placements of a removed region stay as they were.
+            let shards = match node.state {
+                NodeState::Removed => 0,
+                NodeState::Active | NodeState::Decommissioning => {
+                    topology.shards_of_node(node.id).len()
+                }
+            };
             let is_unreachable = !is_alive && node.state != NodeState::Removed;
             json!({
                 "id": node.id,
@@ -41,7 +48,7 @@ pub(super) fn node_rows(groups: &LocalGroups) -> Vec<Value> {
                 "joining": !was_heard && has_just_joined(node, now),
                 "version": node.version,
                 "level": node.level,
-                "shards": topology.shards_of_node(node.id).len(),
+                "shards": shards,
                 "clock_offset_ms": health.as_ref().map(|it| it.clock_offset as f64 / 1e6),
                 "round_trip_ms": health.as_ref().map(|it| it.round_trip.as_secs_f64() * 1e3),
             })

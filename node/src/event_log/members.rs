@@ -128,7 +128,7 @@ impl MembershipEvents {
                 region = name,
                 started_by,
                 "a new region joins the cluster; if that was not meant, `cloudkv-node admin \
-                 remove-region {name}` removes it"
+                 remove-region {name}` removes it once its nodes are stopped"
             );
             false
         });

@@ -38,7 +38,7 @@ pub enum NodeRefusal {
     /// Another node has the rpc address.
     #[error(
         "another node has the same rpc address: if it is lost, `cloudkv-node admin replace \
-         {node}` frees it; else give this one another rpc or advertise_rpc"
+         {node}` at another node frees it; else give this one another rpc or advertise_rpc"
     )]
     AddressTaken {
         /// The other node.

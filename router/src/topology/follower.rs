@@ -205,9 +205,9 @@ async fn watch_node(address: String, dialer: Dialer, events: EventSender) {
     loop {
         let opened = tokio::time::timeout(2 * CONNECT_TIMEOUT, open_watch(&address, &dialer)).await;
         match opened.unwrap_or_else(|_| Err(Status::deadline_exceeded("no response in time"))) {
-            Ok(reports) => {
+            Ok((first, reports)) => {
                 backoff = RETRY_BACKOFF.0;
-                let error = forward_reports(&address, reports, &events).await;
+                let error = forward_reports(&address, first, reports, &events).await;
                 tracing::debug!(address, %error, "topology stream ended");
                 if events
                     .send((address.clone(), NodeEvent::Lost))
@@ -234,19 +234,15 @@ async fn watch_node(address: String, dialer: Dialer, events: EventSender) {
     }
 }
 
-/// Forwards a node's reports until the stream ends, and returns the reason.
+/// Forwards a node's reports, from the first on, until the stream ends, and returns the reason.
 async fn forward_reports(
     address: &str,
+    first: pb::Topology,
     mut reports: Streaming<pb::Topology>,
     events: &EventSender,
 ) -> Status {
+    let mut report = first;
     loop {
-        let report = match tokio::time::timeout(REPORT_TIMEOUT, reports.message()).await {
-            Ok(Ok(Some(report))) => report,
-            Ok(Ok(None)) => return Status::unavailable("the node ended the stream"),
-            Ok(Err(status)) => return status,
-            Err(_) => return Status::deadline_exceeded("no report in time"),
-        };
         if events
             .send((address.to_owned(), NodeEvent::Report(report)))
             .await
@@ -254,14 +250,28 @@ async fn forward_reports(
         {
             return Status::cancelled("the follower has stopped");
         }
+        report = match tokio::time::timeout(REPORT_TIMEOUT, reports.message()).await {
+            Ok(Ok(Some(report))) => report,
+            Ok(Ok(None)) => return Status::unavailable("the node ended the stream"),
+            Ok(Err(status)) => return status,
+            Err(_) => return Status::deadline_exceeded("no report in time"),
+        };
     }
 }
 
-async fn open_watch(address: &str, dialer: &Dialer) -> Result<Streaming<pb::Topology>, Status> {
+/// Opens a node's stream of reports, and reads the first one: what isn't a node's rpc port refuses
+/// the stream only then.
+async fn open_watch(
+    address: &str,
+    dialer: &Dialer,
+) -> Result<(pb::Topology, Streaming<pb::Topology>), Status> {
     let configure = |endpoint: Endpoint| endpoint.connect_timeout(CONNECT_TIMEOUT);
     let channel = dialer.channel(address, configure).await?;
     let watch = NodeClient::new(channel)
         .watch(pb::TopologyRequest {})
         .await?;
-    Ok(watch.into_inner())
+    let mut reports = watch.into_inner();
+    let first = reports.message().await?;
+    let first = first.ok_or_else(|| Status::unavailable("the node ended the stream"))?;
+    Ok((first, reports))
 }

@@ -71,6 +71,10 @@ fn unreachable_region_finding(status: &StatusReport, region: &str, nodes: &str) 
     ))
 }
 
+/// Beginning of the reason for which a node isn't reached whose address another cluster has: it
+/// has lost its data directory, and was started with `--init`.
+const OTHER_CLUSTER: &str = "another cluster answers";
+
 /// Advice about a node that can't be reached. It can be replaced only while the metadata has a
 /// majority, and shouldn't be where a shard would have none for good.
 fn unreachable_node_advice(status: &StatusReport, node: &NodeReport, name: &str) -> String {
@@ -85,6 +89,13 @@ fn unreachable_node_advice(status: &StatusReport, node: &NodeReport, name: &str)
     let lost = status.unserved.iter().filter(has_no_majority);
     let lost = lost.filter(|group| group.unreachable.contains(&node.id));
     let lost: Vec<&str> = lost.map(|group| group.group.as_str()).collect();
+    let reason = node.unreachable_reason.as_deref().unwrap_or_default();
+    if lost.is_empty() && reason.starts_with(OTHER_CLUSTER) {
+        return format!(
+            "stop that node, empty its data directory, start it with --join, and run \
+             `cloudkv-node admin replace {name}`"
+        );
+    }
     if lost.is_empty() {
         return format!("start it; if it is lost for good, `cloudkv-node admin replace {name}`");
     }

@@ -285,7 +285,11 @@ fn the_reason_for_which_a_node_is_not_reached_is_shown() {
     status["nodes"][4]["alive"] = json!(false);
     status["nodes"][4]["unreachable_reason"] = json!("another cluster answers");
     let findings = attention::findings(&parse(&status));
-    let expected = "node us-east-1-cloudkv-2 is unreachable (another cluster answers): start it";
+    let expected = "node us-east-1-cloudkv-2 is unreachable (another cluster answers): stop that";
+    assert!(findings[0].starts_with(expected), "{findings:?}");
+    status["nodes"][4]["unreachable_reason"] = json!("no route to host");
+    let findings = attention::findings(&parse(&status));
+    let expected = "node us-east-1-cloudkv-2 is unreachable (no route to host): start it";
     assert!(findings[0].starts_with(expected), "{findings:?}");
 }
 
