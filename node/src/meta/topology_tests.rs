@@ -1,3 +1,5 @@
+use std::error::Error as _;
+
 use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 
@@ -181,6 +183,7 @@ fn metadata_of_a_later_feature_level_is_refused() {
         fixture.state.reload(copy)
     };
     write(MAX_FEATURE_LEVEL).unwrap();
-    let error = write(MAX_FEATURE_LEVEL + 1).unwrap_err().to_string();
+    let error = write(MAX_FEATURE_LEVEL + 1).unwrap_err();
+    let error = error.source().unwrap().to_string();
     assert!(error.contains("upgrade it"), "{error}");
 }

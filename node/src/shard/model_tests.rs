@@ -1,6 +1,7 @@
 //! Tests the shard's state against a simple model, with random commands in random batches.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 
 use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, condition::Kind as Condition, shard_command::Kind, write::Op};
@@ -376,7 +377,8 @@ fn a_state_of_a_later_feature_level_is_refused() {
         region.state.reload(rows)
     };
     write(MAX_FEATURE_LEVEL).unwrap();
-    let error = write(MAX_FEATURE_LEVEL + 1).unwrap_err().to_string();
+    let error = write(MAX_FEATURE_LEVEL + 1).unwrap_err();
+    let error = error.source().unwrap().to_string();
     assert!(error.contains("upgrade it"), "{error}");
 }
 
