@@ -53,11 +53,12 @@ impl FileWatch {
                 }
                 (self, reload)
             });
-            // It fails when the runtime ends, or `reload` panics.
             let checked = match checked.await {
                 Ok(checked) => checked,
+                // The runtime ends.
+                Err(error) if error.is_cancelled() => return,
                 Err(error) => {
-                    return tracing::error!(%error, "files are not watched any more");
+                    return tracing::error!(%error, "reloading files failed for good: restart");
                 }
             };
             (self, reload) = checked;

@@ -101,7 +101,7 @@ pub enum IdentityError {
     LaterFormat {
         /// The directory.
         dir: PathBuf,
-        /// Its format.
+        /// Version of the directory's format.
         format: u32,
     },
     /// The cluster has another number of shards.

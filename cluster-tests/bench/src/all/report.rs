@@ -13,7 +13,7 @@ use serde::Serialize;
 pub(super) struct Report {
     /// Machine of the run.
     pub machine: Machine,
-    /// What was measured.
+    /// Plan of the run.
     pub plan: Plan,
     /// Latency of the disk.
     pub fsync_us: FsyncLatency,

@@ -8,6 +8,7 @@ use super::metadata_voters::describe_metadata_voters;
 use super::node_loss::wait_until_lost;
 use crate::admin::RegionError;
 use crate::cluster::LocalGroups;
+use crate::meta::CommandRefusal;
 use crate::service::MetadataClient;
 
 /// Removes regions, in metadata that is as new as the leader's.
@@ -33,10 +34,12 @@ impl RegionRemover {
         {
             return Ok(());
         }
-        // The metadata refuses to remove the only region, whatever becomes of its nodes.
-        let is_only_region = topology.all_regions().len() == 1;
-        let nodes = topology.nodes_of(number).filter(|_| !is_only_region);
-        for node in nodes {
+        // Refused here and not by the metadata: until that decides, another region may have joined,
+        // and then the removal of one whose nodes are alive would be accepted.
+        if topology.all_regions().len() == 1 {
+            return Err(RegionError::Refused(CommandRefusal::LastRegion.to_string()));
+        }
+        for node in topology.nodes_of(number) {
             if !wait_until_lost(&self.groups, node.id).await {
                 let (region, node) = (name, topology.unique_name(node).to_owned());
                 return Err(RegionError::StillAlive { region, node });
