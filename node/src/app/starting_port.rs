@@ -1,4 +1,4 @@
-//! The public port while the node starts: requests are answered 503.
+//! The public port while a start takes long: requests are answered 503.
 //!
 //! The port is bound before anything else, so that an address in use is told at once. Without
 //! answers, clients would wait as long as the start takes, which may be until another node admits
@@ -13,6 +13,7 @@ use cloudkv_common::process::SystemError;
 use cloudkv_common::server::{Encryption, MemoryBudget, WorkerPort, serve_on_workers};
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
+use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +21,9 @@ use super::errors::RunError;
 use crate::api::{HttpSettings, StartingApi};
 use crate::config::Config;
 
+/// Time during which connections wait for the node to serve, instead of being refused: an ordinary
+/// start is shorter, and costs its users a delay only.
+const SHORT_START: Duration = Duration::from_secs(1);
 /// Maximum number of connections, which have at most a response each.
 const MAX_CONNECTIONS: usize = 256;
 /// Maximum time for each step of a connection.
@@ -62,6 +66,10 @@ impl StartingPort {
         let (settings, stop) = (port_settings(config), CancellationToken::new());
         let shutdown = stop.clone();
         let served = tasks.spawn(async move {
+            let is_long = shutdown.run_until_cancelled(sleep(SHORT_START)).await;
+            if is_long.is_none() {
+                return;
+            }
             match serve_on_workers(ports, &settings, &shutdown).await {
                 // The threads end with the node: the start has failed, which is told elsewhere.
                 Err(error) if is_cancelled(&error) => {}
