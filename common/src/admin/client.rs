@@ -30,7 +30,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The response took too long.
-    #[error("call {target}: no response within {} s", within.as_secs())]
+    #[error("call {target}: no response within {} s", within.as_secs_f64())]
     Timeout {
         /// The called port.
         target: AdminTarget,
@@ -145,6 +145,18 @@ mod tests {
         assert_eq!(&response.body()[..], b"Bearer 0123456789abcdef");
         stop.cancel();
         server.await.unwrap();
+    }
+
+    #[test]
+    fn a_timeout_is_told_with_its_fraction() {
+        let target = AdminTarget::parse("127.0.0.1:9090").unwrap();
+        let text = |within| {
+            let target = target.clone();
+            ClientError::Timeout { target, within }.to_string()
+        };
+        let begin = "call http://127.0.0.1:9090: no response within";
+        assert_eq!(text(Duration::from_millis(2500)), format!("{begin} 2.5 s"));
+        assert_eq!(text(Duration::from_secs(5)), format!("{begin} 5 s"));
     }
 
     #[tokio::test]

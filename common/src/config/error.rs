@@ -55,7 +55,7 @@ pub enum ConfigError {
         right: String,
     },
     /// Name that no setting has.
-    #[error("there is no setting {name:?} ({origin}){}", did_you_mean(.nearest))]
+    #[error("{}{}", unknown_name(.name, .origin), did_you_mean(.nearest))]
     UnknownSetting {
         /// Name that was given.
         name: String,
@@ -106,6 +106,15 @@ fn usage(error: &clap::Error) -> String {
         .unwrap_or(&text)
         .trim_end()
         .to_owned()
+}
+
+/// Describes a name that no setting has, with its source.
+fn unknown_name(name: &str, origin: &SettingSource) -> String {
+    match origin {
+        // The source is the name.
+        SettingSource::Variable(_) => format!("there is no setting for the {origin}"),
+        _ => format!("there is no setting {name:?} ({origin})"),
+    }
 }
 
 fn did_you_mean(nearest: &[String]) -> String {

@@ -8,6 +8,7 @@ use cloudkv_common::telemetry::presence::{PresenceChange, PresenceTracker};
 
 use super::region_choice::RegionDecision;
 use super::view::RegionView;
+use crate::upstream::ReasonLog;
 
 /// Interval at which it is logged that no node responds.
 const SILENCE_INTERVAL: Duration = Duration::from_secs(10);
@@ -19,11 +20,19 @@ const UNAVAILABILITY_TOLERANCE: Duration = Duration::from_secs(1);
 /// Logged state.
 pub(super) struct EventLog {
     started_at: Instant,
-    /// Reason of the last failure per address.
-    failures: BTreeMap<String, String>,
+    /// Failures per address.
+    failures: BTreeMap<String, Failure>,
     silence: Option<Silence>,
     availability: PresenceTracker<u32>,
     has_logged_ready: bool,
+}
+
+/// Failure to watch the node at an address.
+#[derive(Default)]
+struct Failure {
+    /// Reason of the last attempt.
+    reason: String,
+    log: ReasonLog,
 }
 
 /// Times since when no node responds, and of the last event about it.
@@ -46,7 +55,7 @@ impl EventLog {
 
     /// Records that the node at an address couldn't be watched.
     pub(super) fn record_failure(&mut self, address: String, reason: String) {
-        self.failures.insert(address, reason);
+        self.failures.entry(address).or_default().reason = reason;
     }
 
     /// Records a report of the node at an address.
@@ -54,7 +63,8 @@ impl EventLog {
         self.failures.remove(address);
     }
 
-    /// Logs if no node reports, with the reason for each watched address.
+    /// Logs if no node reports, with the reason for each watched address, and then reasons that
+    /// change.
     pub(super) fn check_silence(&mut self, now: Instant, has_report: bool, watched: &[String]) {
         self.failures.retain(|address, _| watched.contains(address));
         if has_report {
@@ -72,7 +82,17 @@ impl EventLog {
             .as_ref()
             .is_none_or(|it| is_over(it.last_logged));
         if watched.is_empty() || !are_tried || !is_due {
+            for (address, reason) in self.take_changed_reasons(now) {
+                tracing::warn!(
+                    address,
+                    reason,
+                    "node is still unreachable, the reason has changed"
+                );
+            }
             return;
+        }
+        for failure in self.failures.values_mut() {
+            failure.log.record(&failure.reason);
         }
         let since = self.silence.as_ref().map_or(now, |it| it.since);
         self.silence = Some(Silence {
@@ -82,13 +102,24 @@ impl EventLog {
         let silent_for = format_seconds(now.duration_since(since));
         let reasons = self.failures.iter();
         let reasons: Vec<String> = reasons
-            .map(|(address, reason)| format!("{address}: {reason}"))
+            .map(|(address, failure)| format!("{address}: {}", failure.reason))
             .collect();
         tracing::warn!(
             silent_for,
             reasons = reasons.join("; "),
             "no node answers, retrying: seeds must be the rpc addresses of running nodes"
         );
+    }
+
+    /// Takes the addresses whose reason has changed since it was logged, each with the last one.
+    fn take_changed_reasons(&mut self, now: Instant) -> Vec<(String, String)> {
+        let failures = self.failures.iter_mut();
+        failures
+            .filter_map(|(address, failure)| {
+                let is_changed = failure.log.take_change(&failure.reason, now);
+                is_changed.then(|| (address.clone(), failure.reason.clone()))
+            })
+            .collect()
     }
 
     /// Logs regions that become unavailable, or available again.
@@ -160,4 +191,56 @@ fn unavailability_reason(region: &RegionView) -> String {
 
 fn format_seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_reason_is_logged_at_once_for_its_address_alone() {
+        let (mut log, begin) = (EventLog::new(), Instant::now());
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let watched = ["a:1".to_owned(), "b:1".to_owned()];
+        let fail = |log: &mut EventLog, address: &str, reason: &str| {
+            log.record_failure(address.to_owned(), reason.to_owned());
+        };
+        let changed = |address: &str, reason: &str| vec![(address.to_owned(), reason.to_owned())];
+        fail(&mut log, "a:1", "refused");
+        fail(&mut log, "b:1", "refused");
+        assert!(
+            log.take_changed_reasons(begin).is_empty(),
+            "none was logged"
+        );
+        log.check_silence(begin, false, &watched);
+        fail(&mut log, "a:1", "refused");
+        assert!(log.take_changed_reasons(at(1)).is_empty());
+        fail(&mut log, "a:1", "another CA");
+        assert_eq!(
+            log.take_changed_reasons(at(2)),
+            changed("a:1", "another CA")
+        );
+        assert!(log.take_changed_reasons(at(3)).is_empty());
+        fail(&mut log, "a:1", "no response");
+        fail(&mut log, "b:1", "another CA");
+        assert_eq!(
+            log.take_changed_reasons(at(4)),
+            changed("b:1", "another CA")
+        );
+        // The line about all addresses has the last reasons.
+        log.check_silence(at(10), false, &watched);
+        assert!(log.take_changed_reasons(at(30)).is_empty());
+        fail(&mut log, "a:1", "refused");
+        assert_eq!(log.take_changed_reasons(at(31)), changed("a:1", "refused"));
+    }
+
+    #[test]
+    fn a_failure_after_a_report_is_a_new_one() {
+        let (mut log, begin) = (EventLog::new(), Instant::now());
+        log.record_failure("a:1".to_owned(), "refused".to_owned());
+        log.check_silence(begin, false, &["a:1".to_owned()]);
+        log.record_report("a:1");
+        log.record_failure("a:1".to_owned(), "no response".to_owned());
+        assert!(log.take_changed_reasons(begin).is_empty());
+    }
 }

@@ -114,11 +114,11 @@ impl Follower {
         match event {
             NodeEvent::Failed(reason) => return self.event_log.record_failure(address, reason),
             NodeEvent::Report(report) => {
-                self.event_log.record_report(&address);
                 if let Err(error) = self.reports.update(&address, report) {
                     tracing::error!(address, %error, "node ignored");
-                    return;
+                    return self.event_log.record_failure(address, error.to_string());
                 }
+                self.event_log.record_report(&address);
             }
             NodeEvent::Lost => self.reports.remove(&address),
         }

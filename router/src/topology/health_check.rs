@@ -54,7 +54,7 @@ pub(super) async fn run_health_checks(node: Arc<Node>, interval: Duration) {
             Ok(round_trip) => node.record_success(round_trip),
             Err(error) => {
                 idle = None;
-                node.record_failure(&error);
+                node.record_failed_check(&error);
             }
         }
         tokio::time::sleep(MIN_CHECK_INTERVAL).await;

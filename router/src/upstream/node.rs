@@ -2,15 +2,17 @@
 //! change it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cloudkv_common::node_id::NodeId;
 use cloudkv_common::transport::tls::{DialError, Dialer, PeerStream};
 use http::HeaderValue;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::node_streams::{ConnectSettings, NodeStreams};
 use super::pool::ConnectionPools;
+use super::reason_log::ReasonLog;
 
 /// Divisor for the weight of a new round trip in the moving average.
 const AVERAGE_DIVISOR: u64 = 8;
@@ -35,6 +37,8 @@ pub(crate) struct Node {
     pub token: Option<HeaderValue>,
     dialer: Dialer,
     is_up: AtomicBool,
+    /// Logged reason for which it is down.
+    down_reason: Mutex<ReasonLog>,
     is_draining: AtomicBool,
     /// Average round trip in nanoseconds; 0 if there was none yet.
     round_trip: AtomicU64,
@@ -62,6 +66,7 @@ impl Node {
             },
             dialer: reach.dialer.clone(),
             is_up: AtomicBool::new(true),
+            down_reason: Mutex::default(),
             is_draining: AtomicBool::new(false),
             round_trip: AtomicU64::new(0),
             check_requested: Notify::new(),
@@ -109,13 +114,39 @@ impl Node {
         }
     }
 
-    /// Records that the node is unreachable. It gets no more requests until a health check
+    /// Records that a request didn't reach the node. It gets no more requests until a health check
     /// succeeds.
     pub(crate) fn record_failure(&self, error: &dyn std::fmt::Display) {
-        if self.is_up.swap(false, Ordering::Relaxed) {
-            tracing::warn!(node = self.name, http = self.http, %error, "node is down");
-        }
+        self.mark_down(&error.to_string());
         self.check_requested.notify_one();
+    }
+
+    /// Records that a health check failed. If the node was down before, for another reason, that is
+    /// logged.
+    pub(crate) fn record_failed_check(&self, error: &dyn std::fmt::Display) {
+        let error = error.to_string();
+        let is_new = self.mark_down(&error);
+        if !is_new && self.down_reason.lock().take_change(&error, Instant::now()) {
+            tracing::warn!(
+                node = self.name,
+                http = self.http,
+                error,
+                "node is still down, the reason has changed"
+            );
+        }
+    }
+
+    /// Marks the node as down. Returns false if it was before.
+    fn mark_down(&self, error: &str) -> bool {
+        // Locked before the state changes: a failed check must not take an old reason for the
+        // logged one.
+        let mut down_reason = self.down_reason.lock();
+        let is_new = self.is_up.swap(false, Ordering::Relaxed);
+        if is_new {
+            tracing::warn!(node = self.name, http = self.http, error, "node is down");
+            down_reason.record(error);
+        }
+        is_new
     }
 
     /// Requests a health check after a failed request, which may or may not be the node's fault.
@@ -183,6 +214,10 @@ mod tests {
         assert_eq!(node.name, "a:2 (eu)");
         assert!(node.is_available());
         node.record_failure(&"refused");
+        assert!(!node.is_available());
+        node.record_success(Duration::from_millis(1));
+        assert!(node.is_available());
+        node.record_failed_check(&"no response");
         assert!(!node.is_available());
         node.record_success(Duration::from_millis(1));
         assert!(node.is_available());

@@ -2,6 +2,7 @@
 //! bytes that come back, so that the error can say what to set.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -52,6 +53,35 @@ async fn first_byte(address: &str, hello: &[u8]) -> io::Result<u8> {
     let mut tcp = TcpStream::connect(address).await?;
     tcp.write_all(hello).await?;
     tcp.read_u8().await
+}
+
+/// Returns the error of a host that can't be connected to at any of its addresses. If there are
+/// several, it names each, with the reason: addresses with the same reason together.
+pub(super) fn connect_failure(mut failures: Vec<(SocketAddr, io::Error)>) -> io::Error {
+    // Each lookup may return them in another order, which would look like another reason.
+    failures.sort_by_key(|(address, _)| *address);
+    failures.dedup_by_key(|(address, _)| *address);
+    let Some((last_address, last)) = failures.pop() else {
+        return io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    };
+    if failures.is_empty() {
+        return last;
+    }
+    let kind = last.kind();
+    failures.push((last_address, last));
+    let mut by_reason: Vec<(String, Vec<String>)> = Vec::new();
+    for (address, error) in failures {
+        let (address, reason) = (address.to_string(), error.to_string());
+        match by_reason.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, addresses)) => addresses.push(address),
+            None => by_reason.push((reason, vec![address])),
+        }
+    }
+    let reasons: Vec<String> = by_reason
+        .into_iter()
+        .map(|(reason, addresses)| format!("{reason} at {}", addresses.join(", ")))
+        .collect();
+    io::Error::new(kind, reasons.join("; "))
 }
 
 /// Returns why a handshake with the node at a host failed, and what to do.
@@ -141,6 +171,33 @@ fn wrong_name(host: &str, names: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_address_of_a_host_is_told_with_its_reason() {
+        let failure = |address: &str, reason: &str| {
+            let address: SocketAddr = address.parse().unwrap();
+            (address, io::Error::other(reason))
+        };
+        let only = connect_failure(vec![failure("10.0.0.1:7070", "refused")]);
+        assert_eq!(only.to_string(), "refused");
+        let mut failures = vec![
+            failure("[::1]:7070", "refused"),
+            failure("10.0.0.1:7070", "no route"),
+            failure("10.0.0.2:7070", "refused"),
+        ];
+        let text = "no route at 10.0.0.1:7070; refused at 10.0.0.2:7070, [::1]:7070";
+        assert_eq!(connect_failure(failures).to_string(), text);
+        // In another order, and with an address twice, it is the same text.
+        failures = vec![
+            failure("10.0.0.2:7070", "refused"),
+            failure("[::1]:7070", "refused"),
+            failure("10.0.0.1:7070", "no route"),
+            failure("10.0.0.2:7070", "refused"),
+        ];
+        assert_eq!(connect_failure(failures).to_string(), text);
+        let none = connect_failure(vec![]);
+        assert_eq!(none.to_string(), "the host has no address");
+    }
 
     #[test]
     fn alerts_of_the_other_end_are_translated() {

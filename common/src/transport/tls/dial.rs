@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::{TlsConnector, TlsStream};
 use tonic::transport::{Channel, Endpoint};
@@ -33,7 +34,7 @@ pub enum DialError {
     Connect {
         /// Address of the attempt.
         address: String,
-        /// Error of the system.
+        /// Error of the system; if the host has several addresses, those of all together.
         #[source]
         source: io::Error,
     },
@@ -175,11 +176,26 @@ impl Dialer {
 }
 
 async fn connect_tcp(to: &str) -> Result<TcpStream, DialError> {
-    let connected = TcpStream::connect(to).await.and_then(|tcp| {
-        tcp.set_nodelay(true)?;
-        Ok(tcp)
-    });
+    let found = lookup_host(to).await;
+    let addresses: Vec<SocketAddr> = found.map_err(|source| connect_error(to, source))?.collect();
+    let connected = connect_first(&addresses).await;
     connected.map_err(|source| connect_error(to, source))
+}
+
+/// Connects to the first of a host's addresses at which something listens.
+async fn connect_first(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let mut failures = Vec::new();
+    for address in addresses {
+        let connected = TcpStream::connect(*address).await.and_then(|tcp| {
+            tcp.set_nodelay(true)?;
+            Ok(tcp)
+        });
+        match connected {
+            Ok(tcp) => return Ok(tcp),
+            Err(error) => failures.push((*address, error)),
+        }
+    }
+    Err(diagnosis::connect_failure(failures))
 }
 
 fn connect_error(to: &str, source: io::Error) -> DialError {
@@ -236,4 +252,42 @@ fn connect_status(error: &tonic::transport::Error) -> Status {
         source = cause.source();
     }
     Status::new(code, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    /// Reserves a port, which refuses connections while the socket is kept.
+    fn refusing_port() -> (TcpSocket, SocketAddr) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address)
+    }
+
+    #[tokio::test]
+    async fn all_addresses_that_refuse_are_told_with_one_reason() {
+        let (_first, first) = refusing_port();
+        let (_second, second) = refusing_port();
+        let error = connect_first(&[first, second]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        let text = connect_error("node1:7070", error).to_string();
+        let begin = "connect to node1:7070: Connection refused";
+        assert!(text.starts_with(begin), "{text}");
+        assert!(text.contains(&first.to_string()), "{text}");
+        assert!(text.contains(&second.to_string()), "{text}");
+        assert_eq!(text.matches("refused").count(), 1, "{text}");
+    }
+
+    #[tokio::test]
+    async fn the_first_address_that_listens_is_used() {
+        let (_refusing, refusing) = refusing_port();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tcp = connect_first(&[refusing, address]).await.unwrap();
+        assert_eq!(tcp.peer_addr().unwrap(), address);
+    }
 }
