@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs::{self, File};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use cloudkv_test_harness::eventually;
@@ -146,6 +147,28 @@ async fn the_status_can_be_watched() {
     .await;
     watch.kill().unwrap();
     watch.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_watch_without_a_node_tells_since_when_and_what_to_do_once() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap().to_string();
+    drop(free);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("watched");
+    let mut watch = node_command()
+        .args(["admin", "--admin", &address, "status", "--watch"])
+        .stdout(File::create(&path).unwrap())
+        .spawn()
+        .unwrap();
+    let text = eventually("it has failed twice", STATE_TIMEOUT, async || {
+        let text = fs::read_to_string(&path).ok()?;
+        (text.matches("no status since 20").count() >= 2).then_some(text)
+    })
+    .await;
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    assert_eq!(text.matches("Does the node run").count(), 1, "{text}");
 }
 
 #[tokio::test]

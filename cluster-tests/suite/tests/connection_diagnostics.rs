@@ -127,10 +127,59 @@ async fn a_duplicate_address_is_reported_with_the_command_that_frees_it() {
     let lost = region.node_id(2).await;
     region.kill(2);
     region.launch_wiped(2);
-    let replace = format!("admin replace {}", region.seat(2).rpc());
-    wait_warned(&region, 2, &["has the same rpc address", &replace]).await;
+    let address = region.seat(2).rpc();
+    let conflict = format!("the rpc address {address} belongs to node {}", address.ip());
+    let replace = format!("`cloudkv-node admin replace {}`", address.ip());
+    wait_warned(&region, 2, &[&conflict, &replace]).await;
     region.replace_node(0, &lost).await;
     region.wait_listening(2).await;
+    region.wait_formed().await;
+}
+
+#[tokio::test]
+async fn a_new_node_at_the_address_of_a_lost_one_is_reported_by_all_and_to_its_users() {
+    let options = RegionOptions {
+        tls: true,
+        ..RegionOptions::default()
+    };
+    let mut region = Region::start_with(options).await;
+    let lost = region.node_id(2).await;
+    region.kill(2);
+    region.launch_wiped(2);
+    region.wait_listening(2).await;
+    let address = region.seat(2).rpc();
+    let waiting = "a new node waits at its address to join the cluster";
+    let reason = format!(
+        "{waiting}: the rpc address {address} belongs to node {} of region local",
+        address.ip()
+    );
+    let replace = format!("`cloudkv-node admin replace {}`", address.ip());
+    for seat in [0, 1] {
+        eventually("the status has the reason", STATE_TIMEOUT, async || {
+            let call = region.nodes[seat].admin_api().get("/status").unchecked();
+            let status = call.try_send().await.ok()?.json();
+            let mut nodes = status["nodes"].as_array()?.iter();
+            let node = nodes.find(|node| node["rpc"] == address.to_string().as_str())?;
+            let shown = node["unreachable_reason"].as_str()?;
+            (shown.starts_with(&reason) && shown.contains(&replace)).then_some(())
+        })
+        .await;
+        wait_warned(&region, seat, &[&reason, &replace]).await;
+        let page = region.admin(seat, &["status"]).await.unwrap();
+        let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(page.contains(waiting), "{page}");
+    }
+    // Its users are told where to look, and promised nothing.
+    eventually("its users are refused", STATE_TIMEOUT, async || {
+        let refused = region.api(2).get("/ping").unchecked();
+        let refused = refused.try_send().await.ok()?;
+        refused.assert_error(503, "starting");
+        let text = refused.text();
+        (text.contains("readiness probe") && !text.contains(&replace)).then_some(())
+    })
+    .await;
+    region.replace_node(0, &lost).await;
+    region.wait_ready(2).await;
     region.wait_formed().await;
 }
 
@@ -191,4 +240,27 @@ async fn the_admin_port_of_the_other_program_is_told_as_such() {
     let refusal = run_to_exit(command).await;
     assert_eq!(refusal.code, Some(1), "{refusal:?}");
     refusal.assert_mentions(&["is a node's admin port, and not a router's"]);
+}
+
+#[tokio::test]
+async fn a_readiness_check_of_another_port_tells_what_came_back_and_what_to_do() {
+    let node = Node::start().await;
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let refusing = free.local_addr().unwrap();
+    drop(free);
+    for (port, response) in [
+        (node.http(), "answered 404 Not Found and \"no such resource"),
+        // It doesn't speak HTTP/1.1.
+        (node.rpc(), "Does the router run?"),
+        (refusing, "Connection refused"),
+    ] {
+        let mut command = router_command();
+        let address = port.to_string();
+        command.args(["--health", "--seeds", "127.0.0.1:1", "--admin", &address]);
+        let refusal = run_to_exit(command).await;
+        println!("{}", refusal.message);
+        assert_eq!(refusal.code, Some(1), "{refusal:?}");
+        refusal.assert_mentions(&["GET /readyz", &address, response]);
+        refusal.assert_mentions(&["admin port", "--admin or CLOUDKV_ADMIN", "--config"]);
+    }
 }

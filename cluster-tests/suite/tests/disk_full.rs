@@ -97,6 +97,7 @@ async fn a_single_node_whose_disk_fills_up_reads_and_deletes_and_takes_writes_ag
     disks[0].fill_until_free(LOW_WATER_MIB + 12);
     let (refused, written) = fill(&region, 0, &bucket).await;
     refused.assert_error(507, "disk_full");
+    assert!(refused.text().contains("deleting work"), "{refused:?}");
     assert!(written > 10, "{written}");
     for restarted in [false, true] {
         if restarted {
@@ -128,7 +129,10 @@ async fn a_single_node_whose_disk_fills_up_reads_and_deletes_and_takes_writes_ag
     let refused = eventually("a DELETE is refused", STATE_TIMEOUT, async || {
         delete().await.filter(|answer| answer.status == 507)
     });
-    refused.await.assert_error(507, "disk_full");
+    let refused = refused.await;
+    refused.assert_error(507, "disk_full");
+    let advice = "before the operators have freed disk space by other means";
+    assert!(refused.text().contains(advice), "{refused:?}");
     region
         .api(0)
         .get(&bucket.key_path("k2"))

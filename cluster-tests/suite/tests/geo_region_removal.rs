@@ -96,7 +96,7 @@ async fn the_last_node_of_a_region_is_not_replaced() {
     let refused = world.admin(0, &["replace", &lost.0]).await.unwrap_err();
     assert!(refused.contains("the last one of region us"), "{refused}");
     assert!(refused.contains("admin remove-region us"), "{refused}");
-    let advice = "if all are lost for good, `cloudkv-node admin remove-region us`";
+    let advice = "if it is lost for good, `cloudkv-node admin remove-region us`";
     eventually("the status advises it, too", STATE_TIMEOUT, async || {
         let page = world.admin(0, &["status"]).await.ok()?;
         let text = page.split_whitespace().collect::<Vec<_>>().join(" ");

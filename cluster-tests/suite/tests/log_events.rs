@@ -7,8 +7,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use cloudkv_test_harness::region::{MultiRegionCluster, Region};
-use cloudkv_test_harness::{Node, Router, eventually, router_command};
+use cloudkv_test_harness::{Node, NodeOptions, Router, eventually, router_command};
 use serde_json::Value;
+use tokio::net::TcpSocket;
 
 const STATE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -259,6 +260,66 @@ async fn a_router_without_a_reachable_seed_logs_the_reasons_periodically() {
         format!("{}, {}", seeds[0], seeds[1])
     );
     the_only(&log, "listening");
+}
+
+/// Reserves a port, which refuses connections until the socket listens. Then the system accepts
+/// them, and nobody responds.
+fn refusing_port() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket
+}
+
+/// Waits for the first event of a router whose message begins with `message`.
+async fn wait_for_router(router: &Router, message: &str) -> Value {
+    eventually(message, STATE_TIMEOUT, async || {
+        events_with(&router.log_text(), message).into_iter().next()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_changed_reason_for_which_a_seed_is_unreachable_is_logged() {
+    let socket = refusing_port();
+    let seed = socket.local_addr().unwrap();
+    let router = Router::spawn(&[seed], &[]);
+    let silent = wait_for_router(&router, "no node answers").await;
+    let reasons = silent["reasons"].as_str().unwrap();
+    assert!(reasons.contains("refused"), "{silent}");
+    let _listener = socket.listen(1024).unwrap();
+    // Not only with the next periodic event.
+    let changed = wait_for_router(&router, "node is still unreachable").await;
+    assert_eq!(
+        (&changed["level"], &changed["address"]),
+        (&"WARN".into(), &seed.to_string().into())
+    );
+    let reason = changed["reason"].as_str().unwrap();
+    assert!(!reason.contains("refused"), "{changed}");
+}
+
+#[tokio::test]
+async fn a_changed_reason_for_which_a_node_is_down_is_logged() {
+    let socket = refusing_port();
+    let http = socket.local_addr().unwrap().to_string();
+    let node = Node::start_with(NodeOptions {
+        args: vec!["--advertise-http".into(), http.clone()],
+        ..NodeOptions::default()
+    })
+    .await;
+    let router = Router::spawn(&[node.rpc()], &[]);
+    let down = wait_for_router(&router, "node is down").await;
+    assert!(
+        down["error"].as_str().unwrap().contains("refused"),
+        "{down}"
+    );
+    let _listener = socket.listen(1024).unwrap();
+    let changed = wait_for_router(&router, "node is still down").await;
+    assert_eq!(
+        (&changed["level"], &changed["http"]),
+        (&"WARN".into(), &http.into())
+    );
+    let reason = changed["error"].as_str().unwrap();
+    assert!(reason.contains("no response"), "{changed}");
 }
 
 #[tokio::test]

@@ -154,6 +154,11 @@ async fn a_wrong_variable_is_refused_by_its_name() {
         .assert_mentions_any(&["1 to ", "between 1 and", "1.."]);
     let refusal = expect_refusal(&[], &[("CLOUDKV_REGION", "no region!")]).await;
     refusal.assert_mentions(&["CLOUDKV_REGION", "no region!"]);
+    // One that no setting has is named once.
+    let refusal = expect_refusal(&[], &[("CLOUDKV_HTPP", "127.0.0.1:0")]).await;
+    refusal.assert_mentions(&["CLOUDKV_HTPP", "did you mean CLOUDKV_HTTP?"]);
+    let named = refusal.message.matches("CLOUDKV_HTPP").count();
+    assert_eq!(named, 1, "{refusal:?}");
 }
 
 #[tokio::test]

@@ -86,6 +86,25 @@ async fn a_second_node_is_a_learner_and_a_third_makes_three_voters() {
 }
 
 #[tokio::test]
+async fn a_node_is_shown_with_its_name_as_soon_as_it_is_admitted() {
+    let mut region = Region::start_with(nodes_and_seats(1, 2)).await;
+    let name = ["--name".to_owned(), "second".to_owned()];
+    region.nodes[1].flags.args.extend(name);
+    let rpc = region.seat(1).rpc().to_string();
+    region.launch(1, &StartMode::Join(vec![0]));
+    let first_shown = eventually("the new node is shown", STATE_TIMEOUT, async || {
+        let call = region.nodes[0].admin_api().get("/status").unchecked();
+        let status = call.try_send().await.ok()?.json();
+        let mut nodes = status["nodes"].as_array()?.iter();
+        let node = nodes.find(|node| node["rpc"] == rpc.as_str())?;
+        node["name"].as_str().map(str::to_owned)
+    });
+    assert_eq!(first_shown.await, "second");
+    region.wait_listening(1).await;
+    region.wait_formed().await;
+}
+
+#[tokio::test]
 async fn a_directory_of_another_cluster_is_refused() {
     let mut ours = Region::start_with(nodes_and_seats(1, 2)).await;
     let mut theirs = Region::start_with(nodes_and_seats(1, 1)).await;

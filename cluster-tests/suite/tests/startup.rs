@@ -126,7 +126,7 @@ async fn users_of_a_starting_node_are_told_so_until_it_serves() {
     });
     region.launch(1, &StartMode::Join(vec![0]));
     region.wait_listening(1).await;
-    let http = region.seat(1).http();
+    let (http, absent) = (region.seat(1).http(), region.seat(0).rpc().to_string());
     for request in [
         RawRequest::new("GET", "/kv/a0123456789ABC/k"),
         RawRequest::new("PUT", "/kv/a0123456789ABC/k").parse_body(b"value"),
@@ -142,6 +142,9 @@ async fn users_of_a_starting_node_are_told_so_until_it_serves() {
     for api in [ApiClient::new(http), ApiClient::http2(http)] {
         let refused = api.get("/ping").unchecked().await;
         refused.assert_error(503, "starting");
+        let text = refused.text();
+        // Strangers aren't told of the cluster's nodes.
+        assert!(!text.contains(&absent), "{text}");
     }
     // These don't keep the node from serving.
     let silent = RawConnection::open(http).await;

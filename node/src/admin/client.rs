@@ -83,6 +83,25 @@ pub enum AdminCallError {
         /// Results per shard.
         text: String,
     },
+    /// Some shards could not be compared.
+    #[error(
+        "{target} answered {} for shards that it could not compare:\n{shards}{}",
+        StatusCode::SERVICE_UNAVAILABLE,
+        if *do_others_differ {
+            "\nand the regions differ: the shards and ranges that were printed are not the same \
+             everywhere"
+        } else {
+            ""
+        }
+    )]
+    NotCompared {
+        /// The called node.
+        target: AdminTarget,
+        /// The shards, with the reasons and what to do, a line for each reason.
+        shards: String,
+        /// True if regions differ in shards that were compared.
+        do_others_differ: bool,
+    },
     /// Something needs an operator.
     #[error(
         "{count} of the findings above {} an operator",
@@ -114,13 +133,23 @@ pub enum AdminCallError {
     #[error("print: {0}")]
     Print(std::io::Error),
     /// The node is not ready.
-    #[error("{target} is not ready: it waits for {waiting_for}")]
+    #[error("{target} is not ready:\n{reasons}")]
     NotReady {
         /// The called node.
         target: AdminTarget,
-        /// Components that the node waits for.
-        waiting_for: String,
+        /// Components that aren't ready, with their reasons, a line for each.
+        reasons: String,
     },
+}
+
+impl AdminCallError {
+    /// Describes the error without the advice that its text ends with.
+    pub(super) fn without_advice(&self) -> String {
+        match self {
+            Self::Connect(error) | Self::Http(error) | Self::Call(error) => error.to_string(),
+            other => other.to_string(),
+        }
+    }
 }
 
 impl From<ClientError> for AdminCallError {

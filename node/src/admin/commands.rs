@@ -3,16 +3,14 @@
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::client::{self, AdminCallError, get};
+use super::client::{AdminCallError, get};
 use super::decommission::{self, change_path};
 use super::node_change::{ChangeBody, NodeChange};
 use super::output::{Output, print};
 use super::plans::{LimitsBody, PlanBody};
 use super::render::render;
-use super::requests::{
-    check_program, fetch, fetch_status_with_retries, refusal, submit_change, success_body,
-};
-use super::status;
+use super::requests::{check_program, fetch, refusal, submit_change};
+use super::{status, verify};
 use crate::config::{AdminAction, AdminCall, LimitFlags, PlanAction, RegionName};
 use crate::types::{BucketId, Plan};
 
@@ -26,13 +24,12 @@ const PLAN_FIELDS: [&str; 7] = [
     "bytes",
     "access",
 ];
-/// Fields of compared shards, in the order in which they are shown.
-const COMPARISON_FIELDS: [&str; 5] = ["shard", "verdict", "records", "ranges", "regions"];
 
 /// Carries out a command, and prints its result to `out`. An error means exit code 1.
 pub async fn execute(call: &AdminCall, out: Output<'_>) -> Result<(), AdminCallError> {
     let text = match &call.action {
         AdminAction::Status(flags) => return status::show(call, flags, out).await,
+        AdminAction::Verify { json } => return verify::run(call, *json, out).await,
         AdminAction::Decommission { node, yes, wait } => {
             return decommission::run(call, node, (*yes, *wait), out).await;
         }
@@ -48,7 +45,6 @@ pub async fn execute(call: &AdminCall, out: Output<'_>) -> Result<(), AdminCallE
         }
         AdminAction::Replace { node } => change_node(call, node, NodeChange::Replace).await,
         AdminAction::RemoveRegion { region } => remove_region(call, region).await,
-        AdminAction::Verify { json } => verify(call, *json, out).await,
     };
     print(out, &text?)
 }
@@ -70,12 +66,19 @@ async fn check_ready(call: &AdminCall) -> Result<String, AdminCallError> {
     let Some(names) = body["waiting_for"].as_array() else {
         return Err(refusal(call, status, &body));
     };
-    let names: Vec<&str> = names.iter().filter_map(Value::as_str).collect();
-    let waiting_for = names.join(", ");
+    let names = names.iter().filter_map(Value::as_str);
+    let lines = names.map(|name| format_unready_component(name, &body["reasons"][name]));
     Err(AdminCallError::NotReady {
         target: call.target.clone(),
-        waiting_for,
+        reasons: lines.collect::<Vec<_>>().join("\n"),
     })
+}
+
+/// Formats a component that isn't ready, with its reason, as a line.
+fn format_unready_component(name: &str, reason: &Value) -> String {
+    // A node of another version may give none.
+    let reason = reason.as_str().unwrap_or("the node gives no reason");
+    format!("  {name}: {reason}")
 }
 
 async fn list_plans(call: &AdminCall, json: bool) -> Result<String, AdminCallError> {
@@ -162,64 +165,4 @@ async fn remove_region(call: &AdminCall, region: &RegionName) -> Result<String, 
          they have, and then go on without it; `cloudkv-node admin status` shows the progress. Its \
          nodes can only join again with empty data directories\n"
     ))
-}
-
-/// Names of the regions to compare of which no node is reached.
-fn unreached_regions(status: &Value) -> Vec<&str> {
-    let list = |field: &str| status[field].as_array().into_iter().flatten();
-    let is_reached = |name: &str| {
-        let mut nodes = list("nodes");
-        nodes.any(|node| node["region"] == name && node["alive"] == true)
-    };
-    list("regions")
-        .filter(|region| region["joining"] != true && region["leaving"] != true)
-        .filter_map(|region| region["name"].as_str())
-        .filter(|name| !is_reached(name))
-        .collect()
-}
-
-/// Compares all shards, one after the other. Returns an error if regions differ.
-async fn verify(call: &AdminCall, json: bool, out: Output<'_>) -> Result<String, AdminCallError> {
-    let status = fetch_status_with_retries(call).await?;
-    let unreached = unreached_regions(&status).join(", ");
-    if !unreached.is_empty() && !json {
-        let text = format!("waiting up to 30 s for {unreached}: no node there is reached\n");
-        print(out, &text)?;
-    }
-    let mut shards = Vec::new();
-    for shard in 0..status["shards"].as_u64().unwrap_or(0) {
-        let path = format!("/shards/{shard}/verify");
-        let (target, token) = (&call.target, call.token.as_ref());
-        let response = client::send_scan(target, Method::POST, &path, token).await?;
-        shards.push(success_body(call, response)?);
-    }
-    let has = |verdict: &str| shards.iter().any(|shard| shard["verdict"] == verdict);
-    let (is_different, is_undecided) = (has("different"), has("undecided"));
-    let shards = Value::Array(shards);
-    let text = if json {
-        format!("{shards:#}\n")
-    } else {
-        render(&shards, &COMPARISON_FIELDS)
-    };
-    match (is_different, is_undecided) {
-        (false, false) => Ok(text),
-        (true, _) => Err(AdminCallError::RegionsDiffer { text }),
-        (false, true) => Err(AdminCallError::Undecided { text }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn verify_waits_for_regions_that_are_to_be_compared_and_are_not_reached() {
-        let region = |name: &str, joining: bool| json!({ "name": name, "joining": joining });
-        let node = |region: &str, alive: bool| json!({ "region": region, "alive": alive });
-        let status = json!({
-            "regions": [region("eu", false), region("us", false), region("ap", true)],
-            "nodes": [node("eu", false), node("eu", true), node("us", false), node("ap", false)],
-        });
-        assert_eq!(unreached_regions(&status), ["us"]);
-    }
 }

@@ -6,6 +6,7 @@
 mod client;
 mod commands;
 mod context;
+mod counts;
 mod decommission;
 mod errors;
 mod node_change;
@@ -20,8 +21,10 @@ mod regions;
 mod render;
 mod requests;
 mod routes;
+mod shard_ranges;
 mod starting;
 mod status;
+mod verify;
 
 #[cfg(test)]
 mod tests;

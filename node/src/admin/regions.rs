@@ -9,6 +9,7 @@ use cloudkv_common::admin::error_response;
 use serde_json::{Value, json};
 
 use super::context::AdminContext;
+use super::counts::format_count;
 use crate::geo::{ComparisonVerdict, RegionComparison, VerifyError};
 
 /// `DELETE /regions/{region}`
@@ -33,14 +34,31 @@ pub(super) async fn verify(
     match node.operations.verify(shard).await {
         Ok(comparison) => Ok(Json(comparison_json(&comparison))),
         Err(error @ VerifyError::UnknownShard) => Err(unknown_shard(&error)),
-        Err(error @ (VerifyError::NoLeader(_) | VerifyError::NoAnswer { .. })) => {
-            Err(error_response(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "unavailable",
-                &error.to_string(),
-            ))
+        Err(VerifyError::NoLeader(region)) => {
+            let reason = format!("no leader in region {region} is known to this node");
+            Err(not_compared(shard, &region, &reason))
+        }
+        Err(VerifyError::NoAnswer { region, reason }) => {
+            let reason = format!("the leader in region {region} gave no digests ({reason})");
+            Err(not_compared(shard, &region, &reason))
         }
     }
+}
+
+/// Builds the response if a region gives no digests of a shard.
+fn not_compared(shard: u16, region: &str, reason: &str) -> Response {
+    let message = format!(
+        "shard-{shard} can't be compared: {reason}; `cloudkv-node admin status` shows which nodes \
+         of the region are unreachable, and what to do"
+    );
+    let body = json!({
+        "error": "unavailable",
+        "message": message,
+        "shard": shard,
+        "region": region,
+        "reason": reason,
+    });
+    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
 }
 
 fn unknown_shard(error: &VerifyError) -> Response {
@@ -58,7 +76,10 @@ fn comparison_json(comparison: &RegionComparison) -> Value {
         let entry = |(name, (digest, records)): (&String, &(u64, u64))| {
             (
                 name.clone(),
-                json!(format!("{digest:016x} of {records} records")),
+                json!(format!(
+                    "{digest:016x} of {}",
+                    format_count(*records, "record")
+                )),
             )
         };
         regions

@@ -45,6 +45,16 @@ pub struct StartingNode {
     pub data_dir: String,
 }
 
+impl StartingNode {
+    /// Describes why the node isn't ready.
+    fn unready_reason(&self) -> String {
+        match self.progress.waiting_for().as_str() {
+            "" => "the node is starting".to_owned(),
+            what => format!("the node is starting, and waits for {what}"),
+        }
+    }
+}
+
 impl AdminState for StartingNode {
     fn program(&self) -> Program {
         Program::Node
@@ -56,7 +66,7 @@ impl AdminState for StartingNode {
 
     fn readiness(&self) -> Readiness {
         Readiness {
-            components: vec![Component::new("start", Some(self.progress.waiting_for()))],
+            components: vec![Component::new("start", Some(self.unready_reason()))],
             ..Readiness::default()
         }
     }
@@ -119,9 +129,30 @@ fn router(starting: StartingNode, token: Option<&Secret>) -> Router {
 }
 
 async fn starting_response(State(starting): State<StartingNode>) -> Response {
-    let message = format!(
-        "the node is starting, and waits for {}: try again when /readyz says 200",
-        starting.progress.waiting_for()
-    );
+    let reason = starting.unready_reason();
+    let message = format!("{reason}: this works once it has started, and /status says for what it waits");
     error_response(StatusCode::SERVICE_UNAVAILABLE, "starting", &message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_says_in_words_that_the_node_starts_and_for_what_it_waits() {
+        let starting = StartingNode {
+            progress: StartProgress::default(),
+            region: "local".to_owned(),
+            data_dir: "data".to_owned(),
+        };
+        let reason = || starting.readiness().components[0].waiting_for.clone();
+        assert_eq!(reason().as_deref(), Some("the node is starting"));
+        starting
+            .progress
+            .set_waiting_for("its Raft groups to start");
+        assert_eq!(
+            reason().as_deref(),
+            Some("the node is starting, and waits for its Raft groups to start")
+        );
+    }
 }

@@ -29,6 +29,8 @@ const TOKEN: &str = "0123456789abcdef";
 #[derive(Default)]
 pub(super) struct FakeNode {
     pub(super) ready: AtomicBool,
+    /// Set if no node of region `us` is reached, and shard 1 has no leader there.
+    has_lost_region: AtomicBool,
 }
 
 impl AdminState for FakeNode {
@@ -54,7 +56,16 @@ impl AdminState for FakeNode {
 
     fn status(&self) -> Value {
         let survives = "the loss of no node: a region needs three";
-        json!({ "region": "local", "shards": 2, "clock_ok": true, "survives": survives })
+        let mut status =
+            json!({ "region": "local", "shards": 2, "clock_ok": true, "survives": survives });
+        if self.has_lost_region.load(Ordering::Relaxed) {
+            status["regions"] = json!([{ "name": "local" }, { "name": "us" }]);
+            status["nodes"] = json!([
+                { "name": "n1", "region": "local", "state": "active", "alive": true },
+                { "name": "u1", "region": "us", "state": "active", "alive": false },
+            ]);
+        }
+        status
     }
 }
 
@@ -156,6 +167,9 @@ impl Operations for FakeNode {
 
     fn verify(&self, shard: u16) -> BoxFuture<'_, Result<RegionComparison, VerifyError>> {
         let is_different = shard == 1;
+        if is_different && self.has_lost_region.load(Ordering::Relaxed) {
+            return Box::pin(ready(Err(VerifyError::NoLeader("us".to_owned()))));
+        }
         let difference = RangeDifference {
             range: 9,
             sums: vec![(1, 2), (3, 4)],
@@ -377,7 +391,10 @@ async fn commands_show_status_and_health() {
         .call(None, AdminAction::Health { ready: true })
         .await
         .unwrap_err();
-    assert!(waiting.contains("shard 3"), "{waiting}");
+    assert!(
+        waiting.ends_with(" is not ready:\n  shard 3: its leader is unreachable"),
+        "{waiting}"
+    );
 }
 
 #[tokio::test]
@@ -497,4 +514,45 @@ async fn regions_are_removed_and_compared() {
     }
     let response = port.send("POST /shards/x/verify", "", "").await;
     assert!(response.contains("no_such_shard"), "{response}");
+}
+
+#[tokio::test]
+async fn verify_shows_what_it_compared_and_why_it_could_not_compare_the_rest() {
+    let port = serve_port(None).await;
+    port.node.has_lost_region.store(true, Ordering::Relaxed);
+    let verify = async |json: bool| {
+        let call = AdminCall {
+            target: AdminTarget::parse(&port.address.to_string()).unwrap(),
+            token: None,
+            action: AdminAction::Verify { json },
+        };
+        let mut output = Vec::new();
+        let error = execute(&call, &mut output).await.unwrap_err();
+        (String::from_utf8(output).unwrap(), error.to_string())
+    };
+    let (output, error) = verify(false).await;
+    assert!(
+        output.contains("waiting up to 30 s for us") && output.contains("equal"),
+        "{output}"
+    );
+    for part in [
+        "answered 503",
+        "\n  shard-1: region us is unreachable (u1): start it",
+        "if it is lost for good, first `cloudkv-node admin remove-region us`",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let (output, _) = verify(true).await;
+    let shards: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(shards[0]["verdict"], "equal");
+    assert_eq!(shards[1]["verdict"], "not_compared");
+    let response = port.send("POST /shards/1/verify", "", "").await;
+    for part in [
+        "HTTP/1.1 503",
+        "shard-1 can't be compared: no leader in region us",
+        r#""region":"us""#,
+        "`cloudkv-node admin status` shows which nodes",
+    ] {
+        assert!(response.contains(part), "{part}: {response}");
+    }
 }

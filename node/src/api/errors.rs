@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::api::buckets::CreationLimitExceeded;
 use crate::api::http::body::Body;
 use crate::api::http::headers::{JSON, X_CLOUDKV_VERSION};
-use crate::service::{DirectoryError, KeyError, Unavailable};
+use crate::service::{DirectoryError, DiskShortage, KeyError, Unavailable};
 
 /// `Retry-After` when a disk is nearly full, and that of another node isn't, in seconds.
 const DISK_FULL_RETRY_SECONDS: u64 = 5;
@@ -285,9 +285,11 @@ impl ApiError {
         Self::retryable("unavailable", message)
     }
 
-    /// 503: the node doesn't serve yet.
+    /// 503: the node doesn't serve yet. What it waits for may take long, or need its operators, and is
+    /// told to them only.
     pub(crate) fn starting() -> Self {
-        let message = "the node is starting and nothing was done: try again";
+        let message = "the node does not serve yet and nothing was done: try again, or at another \
+                       node (its log and its readiness probe say what it waits for)";
         Self::retryable("starting", message)
     }
 
@@ -305,11 +307,55 @@ impl ApiError {
         Self::retryable("behind", message)
     }
 
-    /// 503, or 507 if no node has disk space: the disks are nearly full.
-    pub(crate) fn disk_full(elsewhere: bool) -> Self {
-        let message = "nodes that hold this have nearly full disks, and nothing was done: reading \
-                       works, and so does deleting until the disks are fuller still";
-        if elsewhere {
+    /// 503, or 507 if no node has disk space: the disks are nearly full, and a key was neither
+    /// written nor deleted.
+    fn disk_full_for_key(shortage: DiskShortage) -> Self {
+        let message = match (shortage.refuses_all, shortage.elsewhere) {
+            (false, true) => {
+                "most nodes that hold this key have nearly full disks, and nothing was done: \
+                 reading and deleting work; try again, since a node with space may take over"
+            }
+            (false, false) => {
+                "most nodes that hold this key have nearly full disks, and nothing was done: \
+                 reading and deleting work; delete keys or buckets, or ask the operators for more \
+                 disk space"
+            }
+            (true, true) => {
+                "the disk of the node that writes this key is full up to its reserve, and nothing \
+                 was done: reading works, deleting doesn't; try again, since a node with space may \
+                 take over"
+            }
+            (true, false) => {
+                "the disks of the nodes that hold this key are full up to a reserve, and nothing \
+                 was done: reading works, but no key can be written or deleted before the \
+                 operators have freed disk space by other means, or enlarged the disks"
+            }
+        };
+        Self::disk_full(shortage, message)
+    }
+
+    /// 503, or 507 if no node has disk space: the disks are nearly full, and no bucket was created.
+    fn disk_full_for_bucket(shortage: DiskShortage) -> Self {
+        let message = match (shortage.refuses_all, shortage.elsewhere) {
+            (_, true) => {
+                "nodes that keep the list of buckets have nearly full disks, and no bucket was \
+                 created: try again, since a node with space may take over"
+            }
+            (false, false) => {
+                "nodes that keep the list of buckets have nearly full disks, and no bucket was \
+                 created: delete keys or buckets, or ask the operators for more disk space"
+            }
+            (true, false) => {
+                "the disks of the nodes that keep the list of buckets are full up to a reserve: no \
+                 bucket can be created before the operators have freed disk space, or enlarged \
+                 the disks"
+            }
+        };
+        Self::disk_full(shortage, message)
+    }
+
+    fn disk_full(shortage: DiskShortage, message: &'static str) -> Self {
+        if shortage.elsewhere {
             Self::new(StatusCode::SERVICE_UNAVAILABLE, "disk_full", message)
                 .with_detail(ErrorDetail::RetryAfter(DISK_FULL_RETRY_SECONDS))
         } else {
@@ -391,7 +437,7 @@ impl From<KeyError> for ApiError {
                 "the bucket's plan allows {limit} bytes of keys and values, and this value does \
                  not fit: delete some keys, or move the bucket to another plan"
             )),
-            KeyError::DiskFull { elsewhere } => Self::disk_full(elsewhere),
+            KeyError::DiskFull(shortage) => Self::disk_full_for_key(shortage),
             KeyError::BucketDeleted => Self::unknown_bucket(),
             KeyError::Damaged(cause) => Self::damaged(&cause),
             KeyError::Storage(cause) => {
@@ -416,7 +462,7 @@ impl From<DirectoryError> for ApiError {
             DirectoryError::ClusterFull { .. } => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "cluster_full", message)
             }
-            DirectoryError::DiskFull { elsewhere } => Self::disk_full(elsewhere),
+            DirectoryError::DiskFull(shortage) => Self::disk_full_for_bucket(shortage),
             DirectoryError::PlanNotSelfService { .. } => Self::new(
                 StatusCode::PAYMENT_REQUIRED,
                 "plan_not_self_service",

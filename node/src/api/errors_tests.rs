@@ -43,7 +43,13 @@ fn key_errors_have_their_codes() {
         status_and_code(KeyError::BucketDeleted),
         (404, "unknown_bucket")
     );
-    let full = |elsewhere| status_and_code(KeyError::DiskFull { elsewhere });
+    let full = |elsewhere| {
+        let shortage = DiskShortage {
+            elsewhere,
+            refuses_all: false,
+        };
+        status_and_code(KeyError::DiskFull(shortage))
+    };
     assert_eq!(
         (full(true), full(false)),
         ((503, "disk_full"), (507, "disk_full"))
@@ -110,6 +116,31 @@ async fn bodies_are_json_with_code_and_message() {
     assert_eq!(body["keys"], 3);
     let body = body_of(ApiError::no_such_key()).await;
     assert!(body.get("keys").is_none());
+}
+
+#[tokio::test]
+async fn a_full_disk_is_answered_with_what_still_works() {
+    const DELETING: &str = "reading and deleting work";
+    const OPERATORS: &str = "before the operators have freed disk space";
+    for (elsewhere, refuses_all) in [(true, false), (false, false), (true, true), (false, true)] {
+        let shortage = DiskShortage {
+            elsewhere,
+            refuses_all,
+        };
+        let errors: [ApiError; 2] = [
+            KeyError::DiskFull(shortage).into(),
+            DirectoryError::DiskFull(shortage).into(),
+        ];
+        for (error, is_about_key) in errors.into_iter().zip([true, false]) {
+            let body = body_of(error).await;
+            let message = body["message"].as_str().unwrap();
+            assert_eq!(message.contains("try again"), elsewhere, "{message}");
+            let needs_operators = refuses_all && !elsewhere;
+            assert_eq!(message.contains(OPERATORS), needs_operators, "{message}");
+            let can_delete = is_about_key && !refuses_all;
+            assert_eq!(message.contains(DELETING), can_delete, "{message}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -18,11 +18,12 @@ use super::membership::{MembershipContext, requested_region};
 use super::node::Node;
 use super::ports::{Ports, PublicListeners, bind_rpc};
 use super::public_api::{build_api, http_settings};
+use super::start_report::StartReport;
 use super::starting_port::StartingPort;
+use super::starting_rpc_port::StartingRpcPort;
 use super::stop_signals::StopSignals;
 use super::wiring::{build_call_handlers, build_replication};
 use super::{rpc_port, start_log};
-use crate::admin::StartProgress;
 use crate::calls::server_context;
 use crate::config::Config;
 use crate::rpc::{RpcRuntimes, StreamDrain};
@@ -50,11 +51,18 @@ impl NodeBuilder {
         let endpoint = resolve_endpoint(&config, &ports)?;
         start_log::log_endpoint(&config, &endpoint, ports.rpc.is_some());
         let (tasks, stop) = (TaskTracker::new(), StopSignals::new(stop));
-        let progress = StartProgress::default();
-        progress.set_waiting_for("the data directory to be opened and its log to be read");
-        let admin_router = serve_start(&config, admin_port, &progress, &tasks, &stop);
-        let starting_port = self.open_starting_port(&ports, &endpoint, &tasks)?;
-        let components = self.start_components(endpoint, progress, &stop).await?;
+        let report = StartReport::default();
+        report.set_waiting_for("the data directory to be opened and its log to be read");
+        let admin_router = serve_start(&config, admin_port, report.admin(), &tasks, &stop);
+        let starting_port = self.open_starting_port(&ports, &endpoint, &report, &tasks)?;
+        let starting_rpc_port = StartingRpcPort::open(
+            ports.rpc.as_ref(),
+            endpoint.dialer.tls(),
+            report.watch_address_conflict(),
+            &tasks,
+        )?;
+        let components = self.start_components(endpoint, report, &stop).await?;
+        starting_rpc_port.close().await;
         if ports.rpc.is_none() && rpc_port::has_other_nodes(&components.groups) {
             ports.rpc = Some(bind_rpc(&config)?);
         }
@@ -77,19 +85,20 @@ impl NodeBuilder {
         &self,
         ports: &Ports,
         endpoint: &NodeEndpoint,
+        report: &StartReport,
         tasks: &TaskTracker,
     ) -> Result<StartingPort, RunError> {
         let region = requested_region(&self.config, self.is_region_explicit);
         let api = (region.as_str(), endpoint.public_encryption());
         let workers = &self.runtimes.workers;
-        StartingPort::open(&ports.http, workers, api, &self.config, tasks)
+        StartingPort::open(&ports.http, workers, api, &self.config, report, tasks)
     }
 
     /// Starts the components on Raft's threads.
     async fn start_components(
         &self,
         endpoint: NodeEndpoint,
-        progress: StartProgress,
+        report: StartReport,
         stop: &StopSignals,
     ) -> Result<Arc<Components>, RunError> {
         let (config, runtimes, stop) = (self.config.clone(), self.runtimes.clone(), stop.clone());
@@ -97,7 +106,7 @@ impl NodeBuilder {
         let start = self.runtimes.raft.spawn(async move {
             let membership = MembershipContext {
                 is_region_explicit,
-                progress: &progress,
+                report: &report,
                 cancel: &stop.node,
             };
             Components::start(&config, endpoint, &runtimes, membership, &stop.groups).await

@@ -10,9 +10,9 @@ use super::damage_advice::with_advice;
 use super::endpoint::NodeEndpoint;
 use super::errors::StartError;
 use super::start_log;
-use crate::admin::StartProgress;
+use super::start_report::StartReport;
 use crate::cluster::{
-    Identity, JoinSettings, RequestedIdentity, check_membership, join, read_marker,
+    Identity, JoinProgress, JoinSettings, RequestedIdentity, check_membership, join, read_marker,
 };
 use crate::config::Config;
 use crate::meta;
@@ -23,8 +23,8 @@ use crate::store::{Engine, EngineSettings};
 pub struct MembershipContext<'a> {
     /// True if the region was given explicitly.
     pub is_region_explicit: bool,
-    /// Progress that the admin port shows.
-    pub progress: &'a StartProgress,
+    /// Progress of the start.
+    pub report: &'a StartReport,
     /// Cancelled when the node should stop.
     pub cancel: &'a CancellationToken,
 }
@@ -98,22 +98,31 @@ pub(super) async fn join_cluster(
             version: env!("CARGO_PKG_VERSION").to_owned(),
             shards: u32::from(config.shards.unwrap_or(0)),
             region_unnamed: !membership.is_region_explicit,
+            name: config.name.clone().unwrap_or_default(),
             ..Default::default()
         },
     };
     if identity.is_member() {
-        let progress = membership.progress;
-        progress.set_waiting_for("the nodes of --join to confirm that it is still a member");
+        let report = membership.report;
+        report.set_waiting_for("the nodes of --join to confirm that it is still a member");
         let nodes = check_membership(&identity, &application).await?;
         return Ok((identity, nodes));
     }
-    let waits_for = |what| membership.progress.set_waiting_for(what);
+    let report = |progress: JoinProgress| {
+        membership.report.set_waiting_for(progress.waiting_for);
+        // It stays until the node is admitted, whatever is answered meanwhile.
+        if let Some(conflict) = progress.address_conflict {
+            membership.report.set_address_conflict(Some(conflict));
+        }
+    };
     let joining = join(
         &config.data_dir,
         identity,
         application,
-        waits_for,
+        report,
         membership.cancel,
     );
-    Ok(joining.await?)
+    let joined = joining.await?;
+    membership.report.set_address_conflict(None);
+    Ok(joined)
 }

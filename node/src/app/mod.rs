@@ -16,7 +16,9 @@
 //! | `wiring` | connects the components to each other |
 //! | `node` | the node: its components, and what serving needs |
 //! | `public_api` | builds the public API from the configuration |
+//! | `start_report` | progress of the start, for all who call the node meanwhile |
 //! | `starting_port` | answers users during the start |
+//! | `starting_rpc_port` | refuses nodes that call a member at whose address this one waits |
 //! | `admin_port` | serves the admin port, during the start and afterwards |
 //! | `status` | joins the modules' parts of status and metrics |
 //! | `rpc_port` | decides whether the node listens for other nodes and routers |
@@ -47,7 +49,9 @@ mod serve;
 mod serving;
 mod start;
 mod start_log;
+mod start_report;
 mod starting_port;
+mod starting_rpc_port;
 mod status;
 mod stop;
 mod stop_signals;

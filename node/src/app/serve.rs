@@ -23,11 +23,9 @@ impl Node {
         self.spawn_event_log();
         let node_list = self.spawn_node_list();
         let stop = &self.stop.node;
-        if stop
-            .run_until_cancelled(self.components.wait_until_serving())
-            .await
-            .is_none()
-        {
+        let report = |step| starting_port.set_waiting_for(step);
+        let serving = self.components.wait_until_serving(report);
+        if stop.run_until_cancelled(serving).await.is_none() {
             return Ok(());
         }
         node_list.save_changes().await;

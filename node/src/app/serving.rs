@@ -5,6 +5,7 @@ use std::time::Duration;
 use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 
 use super::components::Components;
+use super::start_log::describe_blocked;
 use crate::meta;
 
 /// Time after which a node that finds no leader for some shard serves users nevertheless.
@@ -15,8 +16,8 @@ const MAX_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 impl Components {
     /// Waits until requests for keys can be answered, and bootstraps the cluster if necessary. If
     /// some shard has no known leader, it waits no longer than [`SERVING_TIMEOUT`]: clients are
-    /// better served with an error than with no answer.
-    pub(super) async fn wait_until_serving(&self) {
+    /// better served with an error than with no answer. Passes to `report` what it waits for.
+    pub(super) async fn wait_until_serving(&self, report: impl Fn(String)) {
         let mut delay = Duration::from_millis(1);
         while !self.readiness.serves_keys() {
             if self.readiness.is_region_open() && self.readiness.uptime() > SERVING_TIMEOUT {
@@ -24,6 +25,10 @@ impl Components {
             }
             if self.groups.meta.may_read() {
                 self.bootstrap().await;
+            }
+            let blocked = describe_blocked(&self.readiness.key_blockers());
+            if !blocked.is_empty() {
+                report(format!("its region to be ready ({blocked})"));
             }
             tokio::time::sleep(delay).await;
             delay = (2 * delay).min(MAX_CHECK_INTERVAL);

@@ -44,7 +44,7 @@ impl Components {
         let has_log = !engine.log.is_empty();
         let (identity, nodes) = join_cluster(config, &endpoint, has_log, &membership).await?;
         membership
-            .progress
+            .report
             .set_waiting_for("its Raft groups to start");
         let peers = Peers::new(peers_settings(config, &identity, &endpoint, runtimes));
         for node in nodes {

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use cloudkv_common::admin::Component;
+
 use super::endpoint::NodeEndpoint;
 use super::ports::Ports;
 use crate::cluster::{Identity, ReadinessProbe};
@@ -65,6 +67,16 @@ pub(super) fn log_data_directory(config: &Config, identity: &Identity, is_new: b
     }
 }
 
+/// Describes the components that aren't ready, and why; empty if all are.
+pub(super) fn describe_blocked(components: &[Component]) -> String {
+    let blocked = components.iter();
+    let blocked = blocked.filter_map(|part| Some((&part.name, part.waiting_for.as_ref()?)));
+    let blocked: Vec<String> = blocked
+        .map(|(name, reason)| format!("{name}: {reason}"))
+        .collect();
+    blocked.join("; ")
+}
+
 /// Logs that the node serves users of a region.
 pub(super) fn log_serving(
     probe: &ReadinessProbe,
@@ -77,13 +89,7 @@ pub(super) fn log_serving(
         tracing::info!(%http, region, after, "serving");
         return;
     }
-    let readiness = probe.check();
-    let blocked = readiness.components.iter();
-    let blocked = blocked.filter_map(|part| Some((&part.name, part.waiting_for.as_ref()?)));
-    let waits_for: Vec<String> = blocked
-        .map(|(name, reason)| format!("{name}: {reason}"))
-        .collect();
-    let waits_for = waits_for.join("; ");
+    let waits_for = describe_blocked(&probe.check().components);
     tracing::warn!(
         %http, region, after, waits_for,
         "serving but not ready: requests for some keys are answered 503"

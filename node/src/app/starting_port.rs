@@ -18,6 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::errors::RunError;
+use super::start_report::StartReport;
 use crate::api::{HttpSettings, StartingApi};
 use crate::config::Config;
 
@@ -37,6 +38,7 @@ const RESPONSE_MEMORY_BYTES: usize = 1 << 20;
 
 /// The public port of a node that starts. It is served until this is closed or dropped.
 pub(super) struct StartingPort {
+    report: StartReport,
     stop: DropGuard,
     served: JoinHandle<()>,
 }
@@ -48,6 +50,7 @@ impl StartingPort {
         workers: &[Handle],
         (region, encryption): (&str, Encryption),
         config: &Config,
+        report: &StartReport,
         tasks: &TaskTracker,
     ) -> Result<Self, RunError> {
         let failed = SystemError::while_doing;
@@ -78,9 +81,15 @@ impl StartingPort {
             }
         });
         Ok(Self {
+            report: report.clone(),
             stop: stop.drop_guard(),
             served,
         })
+    }
+
+    /// Sets the step that the node waits for from now on.
+    pub(super) fn set_waiting_for(&self, step: String) {
+        self.report.set_waiting_for(step);
     }
 
     /// Ends the connections, and leaves new ones to the listeners themselves.

@@ -50,23 +50,12 @@ impl Admission {
         let id = NodeId::from(request.node_id);
         self.check_node_id(&caller, id).await?;
         self.add_region(&request).await?;
-        let rpc = request.rpc.clone();
-        let register = pb::RegisterNode {
-            node: request.node_id,
-            region: request.region.clone(),
-            rpc: request.rpc,
-            http: request.http,
-            level: request.level,
-            version: request.version,
-            // The node registers its name itself once it is a member.
-            name: String::new(),
-        };
-        let registered = (self.propose)(Command::RegisterNode(register)).await;
+        let registered = (self.propose)(Command::RegisterNode(registration(&request))).await;
         registered.map_err(|refusal| {
             if refusal.is_final {
                 Status::failed_precondition(refusal.reason)
             } else if refusal.needs_operator {
-                let taken = describe_taken_address(&self.catalog.topology(), &rpc);
+                let taken = describe_taken_address(&self.catalog.topology(), &request.rpc);
                 Status::already_exists(taken.unwrap_or(refusal.reason))
             } else {
                 Status::unavailable(refusal.reason)
@@ -157,6 +146,20 @@ impl Admission {
     }
 }
 
+/// Returns the registration of a node that asks to join. An older version sends its name only once
+/// it is a member.
+fn registration(request: &pb::JoinRequest) -> pb::RegisterNode {
+    pb::RegisterNode {
+        node: request.node_id,
+        region: request.region.clone(),
+        rpc: request.rpc.clone(),
+        http: request.http.clone(),
+        level: request.level,
+        version: request.version.clone(),
+        name: request.name.clone(),
+    }
+}
+
 /// Refuses a region that was probably created by mistake: only removing it would undo that.
 fn check_new_region(topology: &Topology, request: &pb::JoinRequest) -> Result<(), Status> {
     let name = request.region.as_str();
@@ -187,15 +190,16 @@ fn describe_taken_address(topology: &Topology, rpc: &str) -> Option<String> {
     let mut nodes = topology.nodes().iter();
     let holder = nodes.find(|node| node.state != NodeState::Removed && node.rpc == rpc)?;
     let region = topology.region_name(holder.region).unwrap_or("?");
+    let name = topology.unique_name(holder);
     let remedy = match topology.nodes_of(holder.region).count() {
         1 => format!(
             "`cloudkv-node admin remove-region {region}` frees it, since it is the last one there"
         ),
-        _ => format!("`cloudkv-node admin replace {rpc}` at another node frees it"),
+        _ => format!("`cloudkv-node admin replace {name}` at another node frees it"),
     };
     Some(format!(
-        "another node, of region {region}, has the same rpc address, {rpc}: if it is lost for \
-         good, {remedy}; else give this one another rpc or advertise_rpc"
+        "the rpc address {rpc} belongs to node {name} of region {region}: if that node is lost for \
+         good, {remedy}; else give the new one another rpc or advertise_rpc"
     ))
 }
 
@@ -213,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_taken_address_is_described_with_the_command_that_frees_it() {
-        let node = |number: u64, region| NodeInfo {
+        let node = |number: u64, region, name: &str| NodeInfo {
             id: NodeId::from(number),
             region,
             rpc: format!("n{number}:7070"),
@@ -222,16 +226,37 @@ mod tests {
             level: 1,
             version: String::new(),
             joined_at: 1,
-            name: String::new(),
+            name: name.to_owned(),
             removed_at: 0,
         };
         let mut topology = Topology::default();
-        for node in [node(1, 1), node(2, 1), node(3, 2)] {
+        for node in [node(1, 1, ""), node(2, 1, "second"), node(3, 2, "")] {
             topology.put_node(node);
         }
         let describe = |rpc| describe_taken_address(&topology, rpc).unwrap_or_default();
-        assert!(describe("n2:7070").contains("admin replace n2:7070`"));
+        let second = describe("n2:7070");
+        assert!(
+            second.starts_with("the rpc address n2:7070 belongs to node second of region"),
+            "{second}"
+        );
+        assert!(second.contains("`cloudkv-node admin replace second`"));
+        assert!(describe("n1:7070").contains("`cloudkv-node admin replace n1`"));
         assert!(describe("n3:7070").contains("admin remove-region"));
         assert_eq!(describe("n4:7070"), "");
+    }
+
+    #[test]
+    fn a_node_is_registered_with_the_name_that_it_joins_with() {
+        let request = pb::JoinRequest {
+            node_id: 7,
+            rpc: "host:7070".to_owned(),
+            name: "eu-1".to_owned(),
+            ..Default::default()
+        };
+        let registration = registration(&request);
+        assert_eq!(
+            (registration.node, registration.rpc, registration.name),
+            (7, "host:7070".to_owned(), "eu-1".to_owned())
+        );
     }
 }

@@ -87,20 +87,32 @@ impl JoinSettings {
     }
 }
 
-/// Joins the node of `identity`, stored in `dir`, to a cluster, and passes to `report` what it is
-/// waiting for. Returns the new identity and the members that the cluster reported.
+/// Progress of a node that isn't admitted yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct JoinProgress {
+    /// What the node waits for.
+    pub waiting_for: String,
+    /// Reason why it isn't admitted, with advice, if its address belongs to a member.
+    pub address_conflict: Option<String>,
+}
+
+/// Joins the node of `identity`, stored in `dir`, to a cluster, and passes its progress to
+/// `report`. Returns the new identity and the members that the cluster reported.
 pub(crate) async fn join(
     dir: &Path,
     mut identity: Identity,
     application: JoinSettings,
-    report: impl Fn(String) + Send,
+    report: impl Fn(JoinProgress) + Send,
     stop: &CancellationToken,
 ) -> Result<(Identity, Vec<pb::Member>), JoinError> {
     let all: Vec<&str> = application.other_addresses().map(String::as_str).collect();
-    report(format!("one of {} to admit this node", all.join(", ")));
+    report(JoinProgress {
+        waiting_for: format!("one of {} to admit this node", all.join(", ")),
+        address_conflict: None,
+    });
     let mut backoff = JOIN_BACKOFF.0;
     loop {
-        let mut answers = Vec::new();
+        let mut answers = Answers::default();
         for address in application.other_addresses() {
             match request_join(&application, address, &identity).await {
                 Ok(response) => {
@@ -115,12 +127,14 @@ pub(crate) async fn join(
                         reason: status.message().to_owned(),
                     });
                 }
-                Err(status) => answers.push(describe_answer(address, status.message())),
+                Err(status) => answers.add(address, &status),
             }
         }
-        let answers = answers.join("; ");
-        report(format!("a node to admit this one ({answers})"));
-        tracing::warn!(answers, "no node admits this one, retrying");
+        tracing::warn!(
+            answers = answers.describe(),
+            "no node admits this one, retrying"
+        );
+        report(answers.into_progress());
         if stop
             .run_until_cancelled(tokio::time::sleep(backoff))
             .await
@@ -129,6 +143,39 @@ pub(crate) async fn join(
             return Err(JoinError::Stopped);
         }
         backoff = (2 * backoff).min(JOIN_BACKOFF.1);
+    }
+}
+
+/// Answers of nodes that don't admit this one.
+#[derive(Debug, Default)]
+struct Answers {
+    /// Answer of each node.
+    all: Vec<String>,
+    /// Reason of a node that refuses the address, which belongs to a member.
+    address_conflict: Option<String>,
+}
+
+impl Answers {
+    fn add(&mut self, address: &str, answer: &Status) {
+        // No other error of `Admission` has this code.
+        if answer.code() == Code::AlreadyExists {
+            self.address_conflict = Some(answer.message().to_owned());
+        }
+        self.all.push(describe_answer(address, answer.message()));
+    }
+
+    /// Describes the answers. Where the address belongs to a member, only that counts: every node
+    /// that reaches the metadata's leader says so.
+    fn describe(&self) -> String {
+        let conflict = self.address_conflict.clone();
+        conflict.unwrap_or_else(|| self.all.join("; "))
+    }
+
+    fn into_progress(self) -> JoinProgress {
+        JoinProgress {
+            waiting_for: format!("a node to admit this one ({})", self.describe()),
+            address_conflict: self.address_conflict,
+        }
     }
 }
 
@@ -234,5 +281,23 @@ mod tests {
         );
         assert!(refused.ends_with("with --init or --rpc?"), "{refused}");
         assert_eq!(describe_answer("a:7070", "no answer"), "a:7070: no answer");
+    }
+
+    #[test]
+    fn an_address_that_belongs_to_a_member_is_what_the_node_waits_for() {
+        let mut answers = Answers::default();
+        answers.add("a:7070", &Status::unavailable("no answer"));
+        assert_eq!(answers.describe(), "a:7070: no answer");
+        for address in ["b:7070", "c:7070"] {
+            answers.add(address, &Status::already_exists("it belongs to node d"));
+        }
+        let progress = answers.into_progress();
+        assert_eq!(
+            progress,
+            JoinProgress {
+                waiting_for: "a node to admit this one (it belongs to node d)".to_owned(),
+                address_conflict: Some("it belongs to node d".to_owned()),
+            }
+        );
     }
 }

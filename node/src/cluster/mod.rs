@@ -50,7 +50,7 @@ pub(crate) use consistency_check::{ConsistencyChecker, read_marker};
 pub(crate) use decommission::assess_decommission;
 pub(crate) use failure_detector::{FailureDetector, MAX_CLOCK_OFFSET};
 pub(crate) use identity::{Identity, IdentityError, RequestedIdentity, replace_file};
-pub(crate) use joining::{JoinError, JoinSettings, check_membership, join};
+pub(crate) use joining::{JoinError, JoinProgress, JoinSettings, check_membership, join};
 pub(crate) use local_groups::LocalGroups;
 #[cfg(test)]
 pub(crate) use node_list::ListedNode;

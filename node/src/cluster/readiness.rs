@@ -123,6 +123,19 @@ impl ReadinessProbe {
         }
     }
 
+    /// Components for which [`ReadinessProbe::serves_keys`] waits, with the reasons.
+    pub(crate) fn key_blockers(&self) -> Vec<Component> {
+        let absent = MetadataState::Absent.blocking_reason();
+        let metadata = absent.filter(|_| !self.is_bootstrapped());
+        let mut parts = vec![
+            Component::new(GroupId::META.to_string(), metadata),
+            Component::new("region", self.region_blocker()),
+        ];
+        parts.extend(self.shard_components());
+        parts.retain(|part| !part.is_ready());
+        parts
+    }
+
     /// Returns whether requests for keys are answered, whatever the state of the metadata's leader.
     pub(crate) fn serves_keys(&self) -> bool {
         self.is_region_open() && self.shard_components().iter().all(Component::is_ready)

@@ -238,8 +238,8 @@ pub enum PlanAction {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 #[group(required = true, multiple = true)]
 pub struct LimitFlags {
-    /// Maximum number of keys in a bucket
-    #[arg(long, value_name = "NUMBER")]
+    /// Maximum number of keys in a bucket, from 1 on
+    #[arg(long, value_name = "NUMBER", value_parser = parse_key_limit)]
     pub keys: Option<u64>,
     /// Maximum size of a key in bytes, up to 1024
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
@@ -248,10 +248,10 @@ pub struct LimitFlags {
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub value_bytes: Option<u64>,
     /// Maximum number of buckets with the plan per account; 0: unlimited
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = parse_bucket_limit)]
     pub buckets: Option<u64>,
     /// Maximum bytes of all keys and values in a bucket, as in 1073741824 or 1GiB; 0: unlimited
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = parse_byte_limit)]
     pub bytes: Option<u64>,
 }
 
@@ -284,6 +284,21 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
         .zip(unit)
         .and_then(|(number, unit)| number.checked_mul(unit));
     bytes.ok_or_else(|| "expected a number of bytes, as in 1073741824 or 1GiB".to_owned())
+}
+
+/// Parses a number of keys, which is always limited.
+fn parse_key_limit(text: &str) -> Result<u64, String> {
+    let number = text.parse::<u64>().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "expected a whole number from 1 on, as in 20000".to_owned())
+}
+
+fn parse_bucket_limit(text: &str) -> Result<u64, String> {
+    let number = text.parse::<u64>().ok();
+    number.ok_or_else(|| "expected a whole number, as in 10, or 0: unlimited".to_owned())
+}
+
+fn parse_byte_limit(text: &str) -> Result<u64, String> {
+    parse_bytes(text).map_err(|expected| format!("{expected}, or 0: unlimited"))
 }
 
 fn parse_plan(text: &str) -> Result<Plan, String> {

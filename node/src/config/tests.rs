@@ -253,7 +253,8 @@ fn unknown_names_are_refused_with_the_nearest_known_one() {
         "{message}"
     );
     let message = refusal(&[], &[("CLOUDKV_HTPT", "x")]);
-    assert!(message.contains("CLOUDKV_HTTP"), "{message}");
+    let expected = "there is no setting for the variable CLOUDKV_HTPT; did you mean CLOUDKV_HTTP?";
+    assert_eq!(message, expected);
     let message = refusal(&["--max-conections", "5"], &[]);
     assert!(message.contains("--max-connections"), "{message}");
 }
@@ -454,6 +455,10 @@ fn wrong_plan_commands_are_refused_with_the_expected_form() {
         ("plan set gold --keys 5", "free, pro, business"),
         ("plan set free --keys -5", "--keys"),
         ("plan set free --bytes 1GB", "1073741824 or 1GiB"),
+        ("plan set free --keys any", "a whole number from 1 on"),
+        ("plan set free --keys 0", "a whole number from 1 on"),
+        ("plan set free --buckets any", "or 0: unlimited"),
+        ("plan set free --bytes any", "1GiB, or 0: unlimited"),
         ("bucket-plan a0123456789AB pro", "13 letters and digits"),
         ("bucket-plan a0123456789A/C pro", "13 letters and digits"),
         ("bucket-plan a0123456789ABC", "PLAN"),

@@ -11,6 +11,7 @@
 //! | `server` | accepts connections on the rpc port, and serves them |
 //! | `server_context` | what the server needs, and authenticates callers with |
 //! | `node_service` | the gRPC service: calls of other nodes and of routers |
+//! | `waiting_node` | refuses calls while a new node waits for its address |
 //! | `router_streams` | serves the streams on which routers forward users' requests |
 //! | `topology_watch` | publishes the topology to routers |
 //! | `certificate_status` | status and metrics of the port's certificate |
@@ -28,6 +29,7 @@ mod server;
 mod server_context;
 mod stream_drain;
 mod topology_watch;
+mod waiting_node;
 
 #[cfg(test)]
 mod router_streams_tests;
@@ -37,6 +39,8 @@ mod tests;
 mod threads_tests;
 #[cfg(test)]
 mod tls_tests;
+#[cfg(test)]
+mod waiting_node_tests;
 
 pub(crate) use authorization::check_address;
 pub(crate) use certificate_status::{certificate_status, write_certificate_metrics};
@@ -54,3 +58,4 @@ pub(crate) use runtimes::RpcRuntimes;
 pub(crate) use server::serve;
 pub(crate) use server_context::RpcServerContext;
 pub(crate) use stream_drain::StreamDrain;
+pub(crate) use waiting_node::refuse_calls;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cloudkv_common::transport::tls::{Connections, accept};
-use cloudkv_proto::v1::node_server::NodeServer;
+use cloudkv_proto::v1::node_server::{Node, NodeServer};
 use futures_util::future::{join_all, select_all};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -42,29 +42,27 @@ pub(crate) async fn serve(
         let _entered = rest.enter();
         accept(listener, context.tls.clone(), raft.clone(), workers)
     };
-    let service = |is_raft_only| NodeService {
-        context: context.clone(),
-        stop: stop.clone(),
-        is_raft_only,
+    let serve_all = |is_raft_only, keepalive_interval, connections| {
+        let service = NodeService {
+            context: context.clone(),
+            stop: stop.clone(),
+            is_raft_only,
+        };
+        let bounds = ConnectionBounds {
+            message_bytes: context.message_bytes,
+            keepalive_interval,
+        };
+        serve_connections(service, bounds, connections, stop.clone())
     };
     let mut tasks = vec![
-        raft.spawn(serve_connections(
-            service(true),
-            KEEPALIVE_INTERVAL,
-            accepted.raft,
-        )),
-        rest.spawn(serve_connections(
-            service(false),
-            BULK_KEEPALIVE_INTERVAL,
-            accepted.others,
-        )),
+        raft.spawn(serve_all(true, KEEPALIVE_INTERVAL, accepted.raft)),
+        rest.spawn(serve_all(false, BULK_KEEPALIVE_INTERVAL, accepted.others)),
     ];
     let permits = router_connection_permits();
     for ((worker, users), keys) in workers.iter().zip(accepted.users).zip(accepted.forwarded) {
         let routers = serve_routers(users, permits.clone(), context.clone(), stop.clone());
         tasks.push(worker.spawn(routers));
-        let forwarded = serve_connections(service(false), KEEPALIVE_INTERVAL, keys);
-        tasks.push(worker.spawn(forwarded));
+        tasks.push(worker.spawn(serve_all(false, KEEPALIVE_INTERVAL, keys)));
     }
     // The tasks end together. If one fails, the others are aborted: half a server must not look
     // healthy.
@@ -76,13 +74,26 @@ pub(crate) async fn serve(
     join_all(others).await;
 }
 
-/// Serves connections, on the current runtime.
-async fn serve_connections(
-    service: NodeService,
-    keepalive_interval: Duration,
+/// Bounds of connections.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConnectionBounds {
+    /// Maximum size of a message, in bytes.
+    pub message_bytes: usize,
+    /// Keepalive interval. A connection without an answer for twice as long is closed.
+    pub keepalive_interval: Duration,
+}
+
+/// Serves connections, on the current runtime, until `stop`.
+pub(super) async fn serve_connections(
+    service: impl Node,
+    bounds: ConnectionBounds,
     connections: Connections,
+    stop: CancellationToken,
 ) {
-    let (limit, stop) = (service.context.message_bytes, service.stop.clone());
+    let ConnectionBounds {
+        message_bytes: limit,
+        keepalive_interval,
+    } = bounds;
     let service = NodeServer::new(service)
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit)

@@ -162,8 +162,8 @@ impl Directory {
         request: CreateBucket,
     ) -> Result<CreatedBucket, DirectoryError> {
         let plan = self.choose_plan(&request)?;
-        if let Some(elsewhere) = self.inner.gate.refuses(true) {
-            return Err(DirectoryError::DiskFull { elsewhere });
+        if let Some(shortage) = self.inner.gate.refuses(true) {
+            return Err(DirectoryError::DiskFull(shortage));
         }
         for _ in 0..MAX_NAME_ATTEMPTS {
             let new_key = match request.account {
@@ -376,7 +376,7 @@ pub(super) fn from_key_error(error: KeyError) -> DirectoryError {
         KeyError::Unavailable(unavailable) => unavailable.into(),
         KeyError::Storage(error) | KeyError::Damaged(error) => DirectoryError::Storage(error),
         KeyError::BucketDeleted => DirectoryError::UnknownBucket,
-        KeyError::DiskFull { elsewhere } => DirectoryError::DiskFull { elsewhere },
+        KeyError::DiskFull(shortage) => DirectoryError::DiskFull(shortage),
         KeyError::UnknownOutcome
         | KeyError::PreconditionFailed
         | KeyError::TooManyKeys { .. }

@@ -1,5 +1,6 @@
 //! Errors of the service, without HTTP. The API maps each to a status and a code.
 
+use crate::store::DiskShortage;
 use crate::types::{Access, Plan};
 
 /// Reason for which the cluster can't take a request now. Nothing was done; a retry is safe.
@@ -62,13 +63,10 @@ pub enum KeyError {
         /// The plan's number of bytes.
         limit: u64,
     },
-    /// Most replicas are below the low-water mark of disk space and refuse what grows; nothing was
-    /// done.
+    /// Most replicas are below the low-water mark of disk space, or the leader is far below it;
+    /// nothing was done.
     #[error("most replicas are short of disk space")]
-    DiskFull {
-        /// True if another node has disk space and could take over.
-        elsewhere: bool,
-    },
+    DiskFull(DiskShortage),
     /// The bucket was deleted.
     #[error("the bucket was deleted")]
     BucketDeleted,
@@ -123,10 +121,7 @@ pub enum DirectoryError {
     /// Most nodes that hold the metadata are below the low-water mark of disk space; nothing was
     /// done.
     #[error("most nodes are short of disk space")]
-    DiskFull {
-        /// True if another node has disk space and could take over.
-        elsewhere: bool,
-    },
+    DiskFull(DiskShortage),
     /// Only the operator gives this plan.
     #[error("plan {} is given by the operator", plan.name())]
     PlanNotSelfService {

@@ -133,7 +133,7 @@ impl Keyspace {
             WriteResult::BucketDeleted => Err(KeyError::BucketDeleted),
             WriteResult::TooManyKeys(limit) => Err(KeyError::TooManyKeys { limit }),
             WriteResult::TooManyBytes(limit) => Err(KeyError::TooManyBytes { limit }),
-            WriteResult::DiskFull { elsewhere } => Err(KeyError::DiskFull { elsewhere }),
+            WriteResult::DiskFull(shortage) => Err(KeyError::DiskFull(shortage)),
         }
     }
 
@@ -154,7 +154,7 @@ impl Keyspace {
             WriteResult::TooManyKeys(_) | WriteResult::TooManyBytes(_) => {
                 Err(KeyError::UnknownOutcome)
             }
-            WriteResult::DiskFull { elsewhere } => Err(KeyError::DiskFull { elsewhere }),
+            WriteResult::DiskFull(shortage) => Err(KeyError::DiskFull(shortage)),
         }
     }
 

@@ -48,6 +48,7 @@ mod token;
 mod writes;
 
 pub(crate) use crate::meta::{Bucket, PlanTerms};
+pub(crate) use crate::store::DiskShortage;
 pub(crate) use crate::types::{
     Access, AccountId, BucketId, BucketSummary, CreateBucket, KeyInfo, ListQuery, ModifyBucket,
     Nanos, Plan, Precondition, Put, ReadResult, StoredValue, Version,

@@ -14,6 +14,7 @@ use super::shards::Shards;
 use crate::meta::Bucket;
 use crate::raft::ProposeError;
 use crate::shard::{ShardHandle, WriteOutcome};
+use crate::store::DiskShortage;
 use crate::types::{Version, WriteReceipt};
 
 /// Maximum number of attempts of a write in a full bucket whose key is deleted during each attempt.
@@ -35,7 +36,7 @@ pub(super) enum WriteResult {
     BucketDeleted,
     TooManyKeys(u64),
     TooManyBytes(u64),
-    DiskFull { elsewhere: bool },
+    DiskFull(DiskShortage),
 }
 
 impl WriteKey<'_> {
@@ -98,8 +99,8 @@ impl Operation for WriteKey<'_> {
         if !shard.is_serving() {
             return Err(ShardError::NotLeader);
         }
-        if let Some(elsewhere) = shard.gate().refuses(self.is_put()) {
-            return Ok(WriteResult::DiskFull { elsewhere });
+        if let Some(shortage) = shard.gate().refuses(self.is_put()) {
+            return Ok(WriteResult::DiskFull(shortage));
         }
         if let Some(limit) = self.bucket.limits.bytes
             && !self.fits_byte_quota(shard, limit).await?
@@ -147,7 +148,10 @@ impl Operation for WriteKey<'_> {
             WriteResult::BucketDeleted => Kind::BucketDeleted(true),
             WriteResult::TooManyKeys(limit) => Kind::TooManyKeys(limit),
             WriteResult::TooManyBytes(limit) => Kind::TooManyBytes(limit),
-            WriteResult::DiskFull { elsewhere } => Kind::DiskFull(pb::DiskFull { elsewhere }),
+            WriteResult::DiskFull(shortage) => Kind::DiskFull(pb::DiskFull {
+                elsewhere: shortage.elsewhere,
+                refuses_all: shortage.refuses_all,
+            }),
         };
         reply::Body::Write(pb::WriteReply { kind: Some(kind) })
     }
@@ -167,9 +171,10 @@ impl Operation for WriteKey<'_> {
             Kind::BucketDeleted(_) => WriteResult::BucketDeleted,
             Kind::TooManyKeys(limit) => WriteResult::TooManyKeys(limit),
             Kind::TooManyBytes(limit) => WriteResult::TooManyBytes(limit),
-            Kind::DiskFull(full) => WriteResult::DiskFull {
+            Kind::DiskFull(full) => WriteResult::DiskFull(DiskShortage {
                 elsewhere: full.elsewhere,
-            },
+                refuses_all: full.refuses_all,
+            }),
         })
     }
 

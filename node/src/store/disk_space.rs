@@ -158,6 +158,15 @@ pub enum WriteAdmission {
     },
 }
 
+/// Shortage of disk space for which a write is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskShortage {
+    /// True if another member has free space, so that a retry may succeed soon.
+    pub elsewhere: bool,
+    /// True if all writes are refused, deletions included; false if only those that grow are.
+    pub refuses_all: bool,
+}
+
 /// Write admission of a group, set periodically, and checked with each write.
 #[derive(Debug, Default)]
 pub struct WriteGate(AtomicU8);
@@ -184,12 +193,15 @@ impl WriteGate {
         self.0.store(bits, Ordering::Relaxed);
     }
 
-    /// Returns `None` if a write, which may grow the state (`grows`), is admitted; else whether
-    /// another member has free space.
-    pub fn refuses(&self, grows: bool) -> Option<bool> {
+    /// Returns `None` if a write, which may grow the state (`grows`), is admitted; else the reason.
+    pub fn refuses(&self, grows: bool) -> Option<DiskShortage> {
         let bits = self.0.load(Ordering::Relaxed);
-        let refused = bits & NO_WRITES != 0 || (grows && bits & NO_GROWTH != 0);
-        refused.then_some(bits & SPACE_ELSEWHERE != 0)
+        let refuses_all = bits & NO_WRITES != 0;
+        let is_refused = refuses_all || (grows && bits & NO_GROWTH != 0);
+        is_refused.then_some(DiskShortage {
+            elsewhere: bits & SPACE_ELSEWHERE != 0,
+            refuses_all,
+        })
     }
 }
 
@@ -233,13 +245,21 @@ mod tests {
         let gate = WriteGate::default();
         assert_eq!((gate.refuses(true), gate.refuses(false)), (None, None));
         gate.set(WriteAdmission::NoGrowth { elsewhere: true });
+        let growth_refused = DiskShortage {
+            elsewhere: true,
+            refuses_all: false,
+        };
         assert_eq!(
             (gate.refuses(true), gate.refuses(false)),
-            (Some(true), None)
+            (Some(growth_refused), None)
         );
         gate.set(WriteAdmission::NoWrites { elsewhere: false });
+        let all_refused = DiskShortage {
+            elsewhere: false,
+            refuses_all: true,
+        };
         let refused = (gate.refuses(true), gate.refuses(false));
-        assert_eq!(refused, (Some(false), Some(false)));
+        assert_eq!(refused, (Some(all_refused), Some(all_refused)));
         gate.set(WriteAdmission::AllWrites);
         assert_eq!((gate.refuses(true), gate.refuses(false)), (None, None));
     }

@@ -30,7 +30,7 @@ pub(crate) mod testing;
 
 pub(crate) use blocking::blocking;
 pub(crate) use damage::GroupDamage;
-pub(crate) use disk_space::{DiskSpace, DiskState, WriteAdmission, WriteGate};
+pub(crate) use disk_space::{DiskShortage, DiskSpace, DiskState, WriteAdmission, WriteGate};
 pub(crate) use engine::{Engine, EngineSettings, OpenError};
 #[cfg(test)]
 pub(crate) use error::LossExtent;

@@ -11,10 +11,14 @@ pub(super) fn describe_metadata_voters(groups: &LocalGroups) -> String {
     let all: Vec<String> = voters.iter().map(named).collect();
     let alive = voters.iter().filter(|node| groups.is_alive(**node));
     let alive: Vec<String> = alive.map(named).collect();
+    let voters_are = match all.len() {
+        1 => "only voter is",
+        _ => "voters are",
+    };
     format!(
-        "the metadata's voters are {}; {}",
+        "the metadata's {voters_are} {}; {}",
         all.join(", "),
-        describe_alive(&alive, voters.len())
+        describe_alive(&alive, all.len())
     )
 }
 
@@ -25,7 +29,9 @@ fn describe_alive(alive: &[String], voters: usize) -> String {
     } else {
         alive.join(", ")
     };
-    if alive.len() >= needed {
+    if voters == 1 && alive.is_empty() {
+        "it isn't alive: start it first".to_owned()
+    } else if alive.len() >= needed {
         format!("alive: {list}, enough to elect a leader: try again in some seconds")
     } else {
         format!("alive: {list}; {needed} of them are needed: start some of the others first")
@@ -46,6 +52,6 @@ mod tests {
         );
         let text = describe_alive(&alive[..1], 3);
         assert!(text.contains("2 of them are needed"), "{text}");
-        assert!(describe_alive(&[], 1).starts_with("alive: none; 1 of them"));
+        assert_eq!(describe_alive(&[], 1), "it isn't alive: start it first");
     }
 }

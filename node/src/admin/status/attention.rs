@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::headline::format_ranges;
 use super::model::{NodeReport, StatusReport, UnservedGroup};
 use super::names::NodeNames;
 use super::text;
+use crate::admin::shard_ranges::format_ranges;
 use crate::types::NodeId;
 
 /// Maximum offset of another node's clock, as in `cluster::MAX_CLOCK_OFFSET`.
@@ -34,15 +34,11 @@ fn nodes(status: &StatusReport, names: &NodeNames, findings: &mut Vec<String>) {
         nodes.push(node.id);
     }
     for (region, nodes) in lost_regions {
-        findings.extend(unreachable_region_finding(
-            status,
-            region,
-            &names.list(&nodes),
-        ));
+        findings.extend(unreachable_region_finding(status, region, &nodes, names));
     }
     for node in others {
         let name = names.get(node.id);
-        let advice = unreachable_node_advice(status, node, &name);
+        let advice = unreachable_node_advice(status, node, &names.argument(node.id));
         let reason = node.unreachable_reason.as_ref();
         let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
         findings.push(format!("node {name} is unreachable{reason}: {advice}"));
@@ -51,21 +47,32 @@ fn nodes(status: &StatusReport, names: &NodeNames, findings: &mut Vec<String>) {
 
 /// Finding about a region of which no node can be reached, so that none of them can be replaced;
 /// `None` while it is being removed.
-fn unreachable_region_finding(status: &StatusReport, region: &str, nodes: &str) -> Option<String> {
+fn unreachable_region_finding(
+    status: &StatusReport,
+    region: &str,
+    nodes: &[NodeId],
+    names: &NodeNames,
+) -> Option<String> {
     let mut regions = status.regions.iter();
     if regions.any(|it| it.leaving && it.name == region) {
         return None;
     }
+    let (its_nodes, if_lost) = match nodes.len() {
+        1 => ("its node", "it is lost"),
+        _ => ("its nodes", "all are lost"),
+    };
     let metadata = status.unserved_metadata();
     let advice = if metadata.is_some_and(|group| !group.has_majority()) {
-        "start its nodes; `remove-region` works only while most voters of the metadata can be \
-         reached"
-            .to_owned()
+        format!(
+            "start {its_nodes}; `remove-region` works only while most voters of the metadata can \
+             be reached"
+        )
     } else {
         format!(
-            "start its nodes; if all are lost for good, `cloudkv-node admin remove-region {region}`"
+            "start {its_nodes}; if {if_lost} for good, `cloudkv-node admin remove-region {region}`"
         )
     };
+    let nodes = names.list(nodes);
     Some(format!(
         "region {region} is unreachable ({nodes}): {advice}"
     ))
@@ -75,9 +82,13 @@ fn unreachable_region_finding(status: &StatusReport, region: &str, nodes: &str) 
 /// has lost its data directory, and was started with `--init`.
 const OTHER_CLUSTER: &str = "another cluster answers";
 
-/// Advice about a node that can't be reached. It can be replaced only while the metadata has a
-/// majority, and shouldn't be where a shard would have none for good.
-fn unreachable_node_advice(status: &StatusReport, node: &NodeReport, name: &str) -> String {
+/// Beginning of the reason for which a member isn't reached at whose address a new node waits to be
+/// admitted.
+const NEW_NODE: &str = "a new node waits at its address";
+
+/// Advice about a node that can't be reached, which commands find by `argument`. It can be replaced
+/// only while the metadata has a majority, and shouldn't be where a shard would have none for good.
+fn unreachable_node_advice(status: &StatusReport, node: &NodeReport, argument: &str) -> String {
     let has_no_majority = |group: &&UnservedGroup| !group.has_majority();
     if status
         .unserved_metadata()
@@ -93,11 +104,19 @@ fn unreachable_node_advice(status: &StatusReport, node: &NodeReport, name: &str)
     if lost.is_empty() && reason.starts_with(OTHER_CLUSTER) {
         return format!(
             "stop that node, empty its data directory, start it with --join, and run \
-             `cloudkv-node admin replace {name}`"
+             `cloudkv-node admin replace {argument}`"
+        );
+    }
+    if lost.is_empty() && reason.starts_with(NEW_NODE) {
+        return format!(
+            "if the member is lost for good, `cloudkv-node admin replace {argument}` admits the new \
+             node; else stop that one, and start the member"
         );
     }
     if lost.is_empty() {
-        return format!("start it; if it is lost for good, `cloudkv-node admin replace {name}`");
+        return format!(
+            "start it; if it is lost for good, `cloudkv-node admin replace {argument}`"
+        );
     }
     format!(
         "start it; don't `replace` it while most voters of {} are unreachable",
@@ -181,8 +200,8 @@ fn this_node(status: &StatusReport, findings: &mut Vec<String>) {
             "new certificate files can't be used: the log of this node gives the reason".to_owned(),
         ),
         Some(certificate) if certificate.days_left < MIN_DAYS_LEFT => findings.push(format!(
-            "the certificate of this node expires in {} days: renew it",
-            certificate.days_left
+            "the certificate of this node expires {}: renew it",
+            text::format_days_left(certificate.days_left)
         )),
         Some(_) | None => {}
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::{GroupReport, StatusReport, UnservedGroup};
 use super::names::NodeNames;
+use crate::admin::shard_ranges::format_ranges;
 use crate::types::NodeId;
 
 /// Builds the first line, without a newline.
@@ -18,7 +19,7 @@ pub(super) fn headline(status: &StatusReport, names: &NodeNames) -> String {
     match status.unserved_metadata() {
         Some(meta) => format!(
             "{line}; buckets can't be created or changed: {}",
-            unserved_reason(meta, "voters of the metadata", names)
+            unserved_reason(meta, names)
         ),
         None => line,
     }
@@ -32,7 +33,7 @@ fn availability(status: &StatusReport, names: &NodeNames) -> String {
     }
     let mut by_reason: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for group in lost {
-        let reason = unserved_reason(group, "nodes", names);
+        let reason = unserved_reason(group, names);
         by_reason.entry(reason).or_default().push(&group.group);
     }
     let parts = by_reason.iter();
@@ -41,12 +42,19 @@ fn availability(status: &StatusReport, names: &NodeNames) -> String {
 }
 
 /// Reason for which a group isn't served: too few voters, or a leader that is being elected.
-fn unserved_reason(group: &UnservedGroup, members: &str, names: &NodeNames) -> String {
+fn unserved_reason(group: &UnservedGroup, names: &NodeNames) -> String {
     let (unreachable, all) = (group.unreachable.len(), group.voters.len());
     if unreachable == 0 {
         return "no leader is elected yet".to_owned();
     }
+    let (member, members) = match group.group.as_str() {
+        "meta" => ("voter of the metadata", "voters of the metadata"),
+        _ => ("voter", "nodes"),
+    };
     let list = names.list(&group.unreachable);
+    if all == 1 {
+        return format!("the only {member} is unreachable ({list})");
+    }
     let lost = format!("{unreachable} of {all} {members} unreachable ({list})");
     if group.has_majority() {
         return format!("no leader is elected yet, with {lost}");
@@ -73,8 +81,9 @@ fn next_loss(status: &StatusReport, names: &NodeNames) -> String {
         .map(|node| node.id)
         .collect();
     if shards.iter().all(|group| group.voters.len() >= 3) && !unreachable.is_empty() {
+        let verb = if unreachable.len() == 1 { "is" } else { "are" };
         return format!(
-            "{} is unreachable, and the loss of one more node ({}) stops shards",
+            "{} {verb} unreachable, and the loss of one more node ({}) stops shards",
             names.list(&unreachable),
             critical_nodes(&shards, &unreachable, names)
         );
@@ -109,28 +118,4 @@ fn critical_nodes(shards: &[&GroupReport], unreachable: &[NodeId], names: &NodeN
         }
     }
     names.sorted(critical).join(" or ")
-}
-
-/// Formats names of groups, with consecutive ones as `first to last`.
-pub(super) fn format_ranges(groups: &[&str]) -> String {
-    let number = |group: &str| group.strip_prefix("shard-")?.parse::<u64>().ok();
-    let mut ranges: Vec<(u64, u64)> = Vec::new();
-    let mut numbers: Vec<u64> = groups.iter().filter_map(|group| number(group)).collect();
-    numbers.sort_unstable();
-    for number in numbers {
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
-            _ => ranges.push((number, number)),
-        }
-    }
-    let format_range = |(first, last): &(u64, u64)| match last - first {
-        0 => format!("shard-{first}"),
-        1 => format!("shard-{first}, shard-{last}"),
-        _ => format!("shard-{first} to shard-{last}"),
-    };
-    ranges
-        .iter()
-        .map(format_range)
-        .collect::<Vec<_>>()
-        .join(", ")
 }

@@ -11,9 +11,11 @@
 //! | `headline` | the first line |
 //! | `attention` | findings that need an operator |
 //! | `view` | the page |
+//! | `frames` | frames of `--watch` |
 //! | `text` | tables, units, line wrapping |
 
 mod attention;
+mod frames;
 mod headline;
 mod model;
 mod names;
@@ -23,12 +25,13 @@ mod text;
 mod view;
 
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::client::AdminCallError;
 use super::output::{Output, print};
 use super::requests::{fetch_any_status, fetch_status, parse_body};
 use crate::config::{AdminCall, StatusFlags};
+use frames::WatchFrames;
 use model::StatusReport;
 
 /// Interval between two pages of `--watch`.
@@ -63,17 +66,16 @@ pub(super) async fn show(
 
 /// Shows the status repeatedly. An error of a call is shown, too, and doesn't end it.
 async fn watch(call: &AdminCall, verbose: bool, out: Output<'_>) -> Result<(), AdminCallError> {
-    let prefix = if std::io::stdout().is_terminal() {
-        CLEAR_TERMINAL
-    } else {
-        ""
-    };
+    let is_terminal = std::io::stdout().is_terminal();
+    let prefix = if is_terminal { CLEAR_TERMINAL } else { "" };
+    let mut frames = WatchFrames::new(is_terminal);
     loop {
         let page = match fetch_status(call).await {
-            Ok(json) => view::page(&parse_body(call, json)?, verbose),
-            Err(error) => format!("{error}\n"),
+            Ok(json) => Ok(view::page(&parse_body(call, json)?, verbose)),
+            Err(error) => Err(error),
         };
-        print(out, &format!("{prefix}{page}\n"))?;
+        let frame = frames.build(SystemTime::now(), page);
+        print(out, &format!("{prefix}{frame}\n"))?;
         tokio::time::sleep(WATCH_INTERVAL).await;
     }
 }

@@ -53,6 +53,13 @@ impl StatusReport {
         nodes.all(NodeReport::is_unreachable)
     }
 
+    /// Returns whether another node isn't heard of any more. Raft remembers one as a leader until
+    /// there is another leader.
+    pub(super) fn is_lost(&self, id: NodeId) -> bool {
+        let mut others = self.nodes.iter().filter(|node| node.id != self.node);
+        others.any(|node| node.id == id && !node.alive)
+    }
+
     /// This node's region.
     pub(super) fn home_region(&self) -> Option<&RegionReport> {
         self.regions.iter().find(|region| region.here)

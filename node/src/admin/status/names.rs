@@ -7,30 +7,58 @@ use super::model::{NodeReport, StatusReport};
 use crate::types::NodeId;
 
 /// Names of all nodes, by number.
-pub(super) struct NodeNames(BTreeMap<NodeId, String>);
+pub(super) struct NodeNames(BTreeMap<NodeId, NodeName>);
+
+struct NodeName {
+    /// Name in texts, with the number where another node has the same.
+    shown: String,
+    /// Name by which commands find the node.
+    argument: String,
+}
 
 impl NodeNames {
     /// Chooses a name for each node of a status.
     pub(super) fn of(status: &StatusReport) -> Self {
-        let name = |node: &NodeReport| {
-            let name = match (
-                is_unique(status, node, short_name),
-                is_unique(status, node, full_name),
-            ) {
-                (true, _) => short_name(node),
-                (false, true) => full_name(node),
-                // Several nodes on one host: no two have the same address.
-                (false, false) => &node.rpc,
+        let nodes = status.nodes.iter();
+        let nodes: Vec<(&NodeReport, &str)> =
+            nodes.map(|node| (node, base_name(status, node))).collect();
+        let name = |(node, base): &(&NodeReport, &str)| {
+            let others = nodes.iter().filter(|(other, _)| other.id != node.id);
+            let same: Vec<&NodeReport> = others
+                .filter(|(_, other_base)| other_base == base)
+                .map(|(other, _)| *other)
+                .collect();
+            let has_number = !same.is_empty() && !base.is_empty();
+            // Commands find present nodes by name.
+            let is_found = !node.is_removed() && same.iter().all(|other| other.is_removed());
+            let name = NodeName {
+                shown: if has_number {
+                    format!("{base} ({})", node.id)
+                } else {
+                    (*base).to_owned()
+                },
+                argument: if is_found && !base.is_empty() {
+                    (*base).to_owned()
+                } else {
+                    node.id.to_string()
+                },
             };
-            (node.id, name.to_owned())
+            (node.id, name)
         };
-        Self(status.nodes.iter().map(name).collect())
+        Self(nodes.iter().map(name).collect())
     }
 
-    /// Name of a node; its number if there is no other.
+    /// Name of a node in texts; its number if there is no other.
     pub(super) fn get(&self, node: NodeId) -> String {
-        let name = self.0.get(&node).filter(|name| !name.is_empty());
+        let name = self.0.get(&node).map(|name| &name.shown);
+        let name = name.filter(|name| !name.is_empty());
         name.cloned().unwrap_or_else(|| node.to_string())
+    }
+
+    /// Name of a node as an argument of a command.
+    pub(super) fn argument(&self, node: NodeId) -> String {
+        let name = self.0.get(&node).map(|name| name.argument.clone());
+        name.unwrap_or_else(|| node.to_string())
     }
 
     /// Names of several nodes, sorted and separated by commas.
@@ -46,11 +74,24 @@ impl NodeNames {
     }
 }
 
-/// Returns whether no other present node has the same name by `name_of`.
+/// Shortest name of a node that no two present nodes have. A removed node may share it with one
+/// that came in its place.
+fn base_name<'a>(status: &StatusReport, node: &'a NodeReport) -> &'a str {
+    if is_unique(status, node, short_name) {
+        short_name(node)
+    } else if is_unique(status, node, full_name) {
+        full_name(node)
+    } else {
+        // Several nodes on one host: no two present ones have the same address.
+        &node.rpc
+    }
+}
+
+/// Returns whether at most one present node has a node's name by `name_of`.
 fn is_unique(status: &StatusReport, node: &NodeReport, name_of: fn(&NodeReport) -> &str) -> bool {
-    let mut others = status.nodes.iter();
-    !others
-        .any(|other| other.id != node.id && !other.is_removed() && name_of(other) == name_of(node))
+    let present = status.nodes.iter().filter(|other| !other.is_removed());
+    let same_name = present.filter(|other| name_of(other) == name_of(node));
+    same_name.count() <= 1
 }
 
 fn full_name(node: &NodeReport) -> &str {

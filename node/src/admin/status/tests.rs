@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::model::StatusReport;
 use super::text::{
-    TERMINAL_COLUMNS, format_bytes, format_millis, format_offset, format_table, wrap_line,
+    TERMINAL_COLUMNS, format_bytes, format_days_left, format_millis, format_offset,
+    format_seconds_ago, format_table, wrap_line,
 };
 use super::view::page;
 use super::{attention, headline};
@@ -354,6 +355,115 @@ fn nodes_of_one_host_are_shown_by_their_addresses() {
         names.list(&[1, 2, 3, 4].map(NodeId::from)),
         "127.0.0.1:7070, 127.0.0.1:7071, 4, third"
     );
+}
+
+#[test]
+fn a_removed_node_and_one_that_came_in_its_place_are_told_apart() {
+    let node = |id: u64, host: &str, port: u16, state: &str| {
+        json!({ "id": id, "name": host, "region": "r", "state": state, "alive": id != 1,
+            "removed_seconds": (state == "removed").then_some(60),
+            "rpc": format!("{host}:{port}"), "http": "h" })
+    };
+    let mut status = json!({
+        "node": 3, "region": "r",
+        "nodes": [node(1, "n1.example", 7070, "removed"), node(2, "n1.example", 7070, "active"),
+            node(3, "n2.example", 7070, "active")],
+    });
+    let names = |status: &Value| super::names::NodeNames::of(&parse(status));
+    let list = |status: &Value| names(status).list(&[1, 2, 3].map(NodeId::from));
+    assert_eq!(list(&status), "n1 (1), n1 (2), n2");
+    let text = page(&parse(&status), false);
+    assert!(text.contains("n1 (1)  removed 60 s ago"), "{text}");
+    // Commands find the present one by its name.
+    status["nodes"][1]["alive"] = json!(false);
+    let advice = attention::findings(&parse(&status)).join("\n");
+    assert!(
+        advice.starts_with("node n1 (2) is unreachable") && advice.contains("admin replace n1`"),
+        "{advice}"
+    );
+    // Several nodes on one host have addresses, of which two may be the same, too.
+    status["nodes"][2]["name"] = json!("n1.example");
+    status["nodes"][2]["rpc"] = json!("n1.example:7071");
+    assert_eq!(
+        list(&status),
+        "n1.example:7070 (1), n1.example:7070 (2), n1.example:7071"
+    );
+    status["nodes"][2]["rpc"] = json!("n1.example:7070");
+    status["nodes"][2]["state"] = json!("decommissioning");
+    assert_eq!(names(&status).argument(NodeId::from(2)), "2");
+}
+
+#[test]
+fn a_leader_that_is_not_heard_any_more_is_shown_as_lost() {
+    let mut status = three_regions();
+    let text = page(&parse(&status), true);
+    assert!(!text.contains("lost: "), "{text}");
+    status["nodes"][1]["alive"] = json!(false);
+    for is_verbose in [false, true] {
+        let text = page(&parse(&status), is_verbose);
+        let mut lines = text.lines();
+        let line = lines.find(|line| line.starts_with("shard-1 ")).unwrap();
+        assert!(
+            line.contains("lost: eu-west-3-cloudkv-2  eu-west-3"),
+            "{text}"
+        );
+    }
+    // This node hears itself.
+    status["node"] = json!(12);
+    let text = page(&parse(&status), true);
+    assert!(!text.contains("lost: "), "{text}");
+}
+
+#[test]
+fn counts_and_times_are_written_as_people_say_them() {
+    let mut status = three_regions();
+    status["accounts"] = json!(1);
+    status["buckets"] = json!(2);
+    status["certificate"] = json!({ "days_left": 1, "stale": false });
+    status["regions"][1]["shards"][0]["behind"] = json!(1);
+    status["nodes"][4]["state"] = json!("removed");
+    status["nodes"][4]["removed_seconds"] = json!(0);
+    let text = page(&parse(&status), true);
+    for part in [
+        "1 account, 2 buckets",
+        "certificate     expires in 1 day\n",
+        " 1 change ",
+        " removed just now ",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(
+        [0, 2].map(format_days_left),
+        ["within a day, if it hasn't yet", "in 2 days"]
+    );
+    assert_eq!([0, 59].map(format_seconds_ago), ["just now", "59 s ago"]);
+    let only = |group: &str| json!([{ "group": group, "voters": [12], "unreachable": [12] }]);
+    status["unserved"] = only("meta");
+    let line = first_line(&status);
+    let meta = ": the only voter of the metadata is unreachable (eu-west-3-cloudkv-2)";
+    assert!(line.ends_with(meta), "{line}");
+    status["unserved"] = only("shard-1");
+    let line = first_line(&status);
+    let shard = "not serving shard-1: the only voter is unreachable (eu-west-3-cloudkv-2)";
+    assert_eq!(line, shard);
+    // Two unreachable nodes, and a region with one node.
+    status["unserved"] = json!([]);
+    status["survives"] = json!("the loss of no node now");
+    status["nodes"][1]["alive"] = json!(false);
+    status["nodes"][2]["alive"] = json!(false);
+    let line = first_line(&status);
+    assert!(
+        line.contains("eu-west-3-cloudkv-2, eu-west-3-cloudkv-3 are unreachable"),
+        "{line}"
+    );
+    for index in [3, 5] {
+        status["nodes"][index]["alive"] = json!(false);
+    }
+    status["nodes"][3]["state"] = json!("removed");
+    let advice = attention::findings(&parse(&status)).join("\n");
+    let expected = "region us-east-1 is unreachable (us-east-1-cloudkv-3): start its node; if it \
+                    is lost for good, `";
+    assert!(advice.starts_with(expected), "{advice}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Tables, units and line wrapping for a terminal.
 
+use crate::admin::counts::format_count;
+
 /// Width of a terminal that all output fits without `--verbose`, in columns.
 pub(super) const TERMINAL_COLUMNS: usize = 100;
 /// Maximum width of a cell, in columns.
@@ -30,6 +32,22 @@ pub(super) fn format_millis(millis: f64) -> String {
         ms if ms < 7_200_000.0 => format!("{:.0} min", ms / 60e3),
         ms if ms < 172_800_000.0 => format!("{:.0} h", ms / 3600e3),
         ms => format!("{:.0} days", ms / 86_400e3),
+    }
+}
+
+/// Formats how long ago something happened, in seconds.
+pub(super) fn format_seconds_ago(seconds: u64) -> String {
+    match seconds {
+        0 => "just now".to_owned(),
+        _ => format!("{} ago", format_millis(seconds as f64 * 1e3)),
+    }
+}
+
+/// Formats the whole days until a certificate expires: 0 also stands for one that has expired.
+pub(super) fn format_days_left(days: u64) -> String {
+    match days {
+        0 => "within a day, if it hasn't yet".to_owned(),
+        _ => format!("in {}", format_count(days, "day")),
     }
 }
 

@@ -5,8 +5,12 @@ use super::model::{
     GroupReport, NodeReport, RegionReport, RegionShardReport, SnapshotReport, StatusReport,
 };
 use super::names::NodeNames;
-use super::text::{format_bytes, format_millis, format_offset, format_table, wrap_line};
+use super::text::{
+    format_bytes, format_days_left, format_millis, format_offset, format_seconds_ago, format_table,
+    wrap_line,
+};
 use super::{attention, headline};
+use crate::admin::counts::format_count;
 
 /// Maximum normal lag of a member under load, in entries.
 const MAX_NORMAL_LAG_ENTRIES: u64 = 10_000;
@@ -79,7 +83,7 @@ fn node_table(status: &StatusReport, names: &NodeNames, verbose: bool) -> Vec<St
 
 fn node_state(status: &StatusReport, node: &NodeReport) -> String {
     if let Some(seconds) = node.removed_seconds {
-        return format!("removed {} ago", format_millis(seconds as f64 * 1e3));
+        return format!("removed {}", format_seconds_ago(seconds));
     }
     let state = match (node.state.as_str(), node.alive) {
         ("decommissioning", true) => "decommissioning",
@@ -109,7 +113,7 @@ fn region_table(status: &StatusReport, verbose: bool) -> Vec<String> {
             vec![
                 region.name.clone(),
                 region_state(status, region),
-                format!("{behind} changes"),
+                format_count(behind, "change"),
                 // That of the time before says nothing about what it lacks now.
                 if is_reached || behind == 0 {
                     longest(|shard| shard.lag_ms)
@@ -163,16 +167,18 @@ fn is_normal_region(status: &StatusReport, region: &RegionReport) -> bool {
 
 fn group_table(status: &StatusReport, names: &NodeNames, verbose: bool) -> Vec<String> {
     let shown = status.groups.iter();
-    let shown = shown.filter(|group| verbose || !is_normal_group(group));
+    let shown = shown.filter(|group| verbose || !is_normal_group(status, group));
     let rows: Vec<Vec<String>> = shown
         .map(|group| {
             let behind = group.behind();
             let behind: Vec<String> = behind
                 .map(|(node, entries)| format!("{} by {entries}", names.get(node)))
                 .collect();
-            let leader = group
-                .leader
-                .map_or_else(|| "none".to_owned(), |it| names.get(it));
+            let leader = match group.leader {
+                Some(leader) if status.is_lost(leader) => format!("lost: {}", names.get(leader)),
+                Some(leader) => names.get(leader),
+                None => "none".to_owned(),
+            };
             let state = match (group.damaged, group.changing) {
                 (true, _) => "damaged on this node",
                 (false, true) => "members are being changed",
@@ -196,11 +202,12 @@ fn group_table(status: &StatusReport, names: &NodeNames, verbose: bool) -> Vec<S
     format_table(&titles, &rows, true)
 }
 
-fn is_normal_group(group: &GroupReport) -> bool {
+fn is_normal_group(status: &StatusReport, group: &GroupReport) -> bool {
     let lags = group
         .behind()
         .any(|(_, entries)| entries > MAX_NORMAL_LAG_ENTRIES);
-    group.leader.is_some() && !group.damaged && !group.changing && !lags
+    let has_leader = group.leader.is_some_and(|leader| !status.is_lost(leader));
+    has_leader && !group.damaged && !group.changing && !lags
 }
 
 fn snapshot_lines(status: &StatusReport, names: &NodeNames, verbose: bool) -> Vec<String> {
@@ -233,7 +240,8 @@ fn snapshot_line(snapshot: &SnapshotReport, names: &NodeNames) -> String {
 
 /// Lines about this node, its disk and its certificate.
 fn this_node_lines(status: &StatusReport, names: &NodeNames) -> Vec<String> {
-    let accounts = format!("{} accounts, {} buckets", status.accounts, status.buckets);
+    let accounts = format_count(status.accounts, "account");
+    let accounts_and_buckets = format!("{accounts}, {}", format_count(status.buckets, "bucket"));
     let disk = format!(
         "{} free; the log takes {}, the state {}",
         format_bytes(status.disk_free_bytes),
@@ -241,7 +249,7 @@ fn this_node_lines(status: &StatusReport, names: &NodeNames) -> Vec<String> {
         format_bytes(status.state_disk_bytes)
     );
     let certificate = match &status.certificate {
-        Some(certificate) => format!("expires in {} days", certificate.days_left),
+        Some(certificate) => format!("expires {}", format_days_left(certificate.days_left)),
         None => "none".to_owned(),
     };
     let rows = [
@@ -255,7 +263,7 @@ fn this_node_lines(status: &StatusReport, names: &NodeNames) -> Vec<String> {
             ),
         ),
         ("cluster", status.cluster.clone()),
-        ("holds", accounts),
+        ("holds", accounts_and_buckets),
         ("data directory", status.data_dir.clone()),
         ("disk", disk),
         ("certificate", certificate),
