@@ -9,7 +9,8 @@ use http::{HeaderMap, HeaderValue};
 /// Headers that pages may read. It is a value of the static header table: when it changes,
 /// `transport::headers::TABLE_VERSION` has to be raised.
 pub const EXPOSED_HEADERS: &str = "ETag, Last-Modified, Expires, Content-Length, Retry-After, \
-     Allow, X-Request-ID, X-CloudKV-Region, X-CloudKV-Version, X-CloudKV-Lag";
+     Allow, Link, X-Request-ID, X-CloudKV-Region, X-CloudKV-Version, X-CloudKV-Lag, \
+     X-CloudKV-Metadata";
 
 /// Adds the headers that let pages of any origin read a response.
 pub fn allow_all_origins(headers: &mut HeaderMap) {

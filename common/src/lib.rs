@@ -7,6 +7,8 @@ pub mod config;
 pub mod cors;
 pub mod fd_limit;
 pub mod file_watch;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod hash;
 pub mod hosts;
 pub mod names;

@@ -1,8 +1,11 @@
-//! Detects typing errors in names.
+//! Detects typing errors in names, and finds the names that were meant.
 
 /// Maximum length of a part of a name that counts as a code: codes may differ in one letter, as
 /// `eu` and `au` do.
 const MAX_CODE_CHARS: usize = 3;
+
+/// Maximum length of a name whose misspelling is recognised, in bytes: comparing takes time.
+const MAX_MISSPELT_BYTES: usize = 64;
 
 /// Returns whether a name is probably a misspelling of another: they differ by one letter too many,
 /// one too few, one that is wrong, or two that are swapped.
@@ -11,6 +14,19 @@ const MAX_CODE_CHARS: usize = 3;
 /// (`eu-west`, `au-west`, `zone-a`, `zone-b`) differ intentionally.
 pub fn is_likely_typo(name: &str, other: &str) -> bool {
     strsim::damerau_levenshtein(name, other) == 1 && !is_intended_difference(name, other)
+}
+
+/// Returns the known name that a misspelt one is most similar to, if any is similar: up to three of
+/// its letters are wrong, and no more than half of them.
+pub fn nearest_name<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if name.len() > MAX_MISSPELT_BYTES {
+        return None;
+    }
+    let max_edits = (name.len() / 2).clamp(1, 3);
+    let edits = |known: &'a str| (strsim::damerau_levenshtein(known, name), known);
+    let similar = known.into_iter().map(edits);
+    let similar = similar.filter(|(edits, _)| *edits <= max_edits);
+    similar.min().map(|(_, known)| known)
 }
 
 fn is_intended_difference(name: &str, other: &str) -> bool {
@@ -37,7 +53,26 @@ fn differs_in_code(name: &str, other: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_likely_typo;
+    use super::{is_likely_typo, nearest_name};
+
+    #[test]
+    fn misspelt_names_have_a_nearest_one() {
+        let known = ["op", "key", "value", "ttl", "expires_at", "if_match"];
+        for (name, nearest) in [
+            ("vlaue", Some("value")),
+            ("tll", Some("ttl")),
+            ("Key", Some("key")),
+            ("expire_at", Some("expires_at")),
+            ("expires", Some("expires_at")),
+            ("ifmatch", Some("if_match")),
+            ("foo", None),
+            ("", None),
+            ("colour", None),
+        ] {
+            assert_eq!(nearest_name(name, known), nearest, "{name}");
+        }
+        assert_eq!(nearest_name(&"x".repeat(1 << 20), known), None);
+    }
 
     #[test]
     fn typos_are_distinguished_from_intended_differences() {

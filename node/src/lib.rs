@@ -4,6 +4,7 @@
 //! below it:
 //!
 //! ```text
+//! fuzzing                fuzz targets, in tests and for fuzz/ only
 //! app                    builds a node, serves, drains it
 //! event_log              logs what happens around the node
 //! calls                  answers other nodes and routers
@@ -28,6 +29,8 @@ mod clock;
 mod cluster;
 pub mod config;
 mod event_log;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod geo;
 mod meta;
 mod quota;

@@ -11,6 +11,11 @@ pub(crate) use cloudkv_common::node_id::{AtomicNodeId, NodeId};
 /// Hybrid time in nanoseconds since 1970.
 pub(crate) type Nanos = u64;
 
+/// Converts a duration to nanoseconds.
+pub(crate) fn to_nanos(duration: Duration) -> Nanos {
+    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
+}
+
 /// Version of a key: unique within a key, and rising within a shard of a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Version {
@@ -174,6 +179,8 @@ pub struct StoredValue {
     pub version: Version,
     /// Time of expiry; `None` if it never expires.
     pub expires_at: Option<Nanos>,
+    /// Metadata of the user: a JSON object, compact, in ASCII; empty if there is none.
+    pub metadata: Bytes,
 }
 
 /// Result of a read.
@@ -215,6 +222,18 @@ pub enum Precondition {
     NotVersions(Vec<Version>),
 }
 
+/// Expiry that a write gives its key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expiry {
+    /// It never expires.
+    #[default]
+    Never,
+    /// It expires this long after the write.
+    After(Duration),
+    /// It expires at this time.
+    At(Nanos),
+}
+
 /// A write of a value.
 #[derive(Clone, Debug)]
 pub struct Put {
@@ -222,10 +241,34 @@ pub struct Put {
     pub value: Bytes,
     /// `Content-Type` to return with it; empty if none was given.
     pub content_type: Bytes,
-    /// Time to live; `None` for no expiry.
-    pub ttl: Option<Duration>,
+    /// Metadata of the user: a JSON object, compact, in ASCII; empty if there is none.
+    pub metadata: Bytes,
+    /// Expiry.
+    pub expiry: Expiry,
     /// Condition for the write.
     pub precondition: Precondition,
+}
+
+/// A write that keeps the value of a live key.
+#[derive(Clone, Debug)]
+pub struct Touch {
+    /// New expiry; `None` keeps it.
+    pub expiry: Option<Expiry>,
+    /// New metadata, empty for none; `None` keeps it.
+    pub metadata: Option<Bytes>,
+    /// Condition for the write.
+    pub precondition: Precondition,
+}
+
+/// A write of a key.
+#[derive(Clone, Debug)]
+pub enum KeyWrite {
+    /// Writes a value.
+    Put(Put),
+    /// Changes expiry or metadata of a live key.
+    Touch(Touch),
+    /// Deletes the key, if there is one.
+    Delete(Precondition),
 }
 
 /// Result of a write.
@@ -240,18 +283,63 @@ pub struct WriteReceipt {
 }
 
 /// Query for a list of keys.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListQuery {
     /// Prefix of the keys.
     pub prefix: Bytes,
-    /// Key after which the list begins.
-    pub after: Option<Bytes>,
-    /// Maximum number of keys.
+    /// Lowest key, inclusive; `None` for no bound.
+    pub from: Option<Bytes>,
+    /// Highest key, exclusive; `None` for no bound.
+    pub to: Option<Bytes>,
+    /// Keys that have this after the prefix are listed as their common prefixes; empty for none.
+    pub delimiter: Bytes,
+    /// True for a descending order.
+    pub is_reverse: bool,
+    /// True if values are listed, too.
+    pub with_values: bool,
+    /// Maximum number of keys and common prefixes.
     pub limit: usize,
+    /// Maximum size of all values in bytes; one entry is listed in any case.
+    pub max_value_bytes: usize,
+    /// Maximum number of rows that are read where few of them are live; `None` for no bound.
+    pub max_rows: Option<usize>,
+}
+
+impl ListQuery {
+    /// Returns the common prefix under which a key is listed: up to and with the first delimiter
+    /// behind the query's prefix. `None` if the key has none.
+    pub fn common_prefix<'a>(&self, key: &'a [u8]) -> Option<&'a [u8]> {
+        let delimiter = &self.delimiter[..];
+        if delimiter.is_empty() {
+            return None;
+        }
+        let mut parts = key.strip_prefix(&self.prefix[..])?.windows(delimiter.len());
+        let at = parts.position(|part| part == delimiter)?;
+        key.get(..self.prefix.len() + at + delimiter.len())
+    }
+}
+
+/// Entry of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListEntry {
+    /// A key.
+    Key(KeyInfo),
+    /// A common prefix of keys, up to and with the delimiter.
+    Prefix(Bytes),
+}
+
+impl ListEntry {
+    /// Key or common prefix.
+    pub fn name(&self) -> &Bytes {
+        match self {
+            Self::Key(info) => &info.key,
+            Self::Prefix(prefix) => prefix,
+        }
+    }
 }
 
 /// Key in a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyInfo {
     /// Name of the key.
     pub key: Bytes,
@@ -261,6 +349,12 @@ pub struct KeyInfo {
     pub version: Version,
     /// Time of its expiry; `None` if it never expires.
     pub expires_at: Option<Nanos>,
+    /// `Content-Type` of the write; empty if none was given.
+    pub content_type: Bytes,
+    /// Metadata of the user; empty if there is none.
+    pub metadata: Bytes,
+    /// The value, if the query is for values.
+    pub value: Option<Bytes>,
 }
 
 /// Request to create a bucket.
@@ -274,6 +368,8 @@ pub struct CreateBucket {
     pub plan: Option<Plan>,
     /// Comment of the user.
     pub comment: Option<String>,
+    /// Time to live of writes that name no expiry; `None`: they never expire.
+    pub default_ttl: Option<Duration>,
 }
 
 /// Created bucket.
@@ -296,6 +392,8 @@ pub struct ModifyBucket {
     pub comment: Option<String>,
     /// Plan.
     pub plan: Option<Plan>,
+    /// Time to live of writes that name no expiry; `Some(None)` removes it.
+    pub default_ttl: Option<Option<Duration>>,
 }
 
 /// Bucket as its owner sees it.
@@ -311,6 +409,8 @@ pub struct BucketSummary {
     pub created_at: Nanos,
     /// Comment of the user.
     pub comment: Option<String>,
+    /// Time to live of writes that name no expiry; `None`: they never expire.
+    pub default_ttl: Option<Duration>,
     /// Live keys, as published at most 10 s ago.
     pub estimated_keys: u64,
     /// Reads that found their key.

@@ -129,13 +129,15 @@ impl FrameWriter {
     }
 }
 
+/// Codec of frames of up to so many bytes.
 #[derive(Clone, Copy, Debug)]
-struct FrameCodec {
-    max_frame_bytes: usize,
+pub(super) struct FrameCodec {
+    pub max_frame_bytes: usize,
 }
 
 impl FrameCodec {
-    fn write(self, frame: &impl Message, buffer: &mut BytesMut) -> io::Result<()> {
+    /// Appends a frame to a buffer.
+    pub(super) fn write(self, frame: &impl Message, buffer: &mut BytesMut) -> io::Result<()> {
         let length = frame.encoded_len();
         let prefix = u32::try_from(length)
             .ok()

@@ -16,6 +16,8 @@
 
 mod client;
 pub mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod headers;
 mod server;
 mod stream_kind;

@@ -130,7 +130,8 @@ fn router(starting: StartingNode, token: Option<&Secret>) -> Router {
 
 async fn starting_response(State(starting): State<StartingNode>) -> Response {
     let reason = starting.unready_reason();
-    let message = format!("{reason}: this works once it has started, and /status says for what it waits");
+    let message =
+        format!("{reason}: this works once it has started, and /status says for what it waits");
     error_response(StatusCode::SERVICE_UNAVAILABLE, "starting", &message)
 }
 

@@ -32,15 +32,7 @@ impl BucketAccess {
         intent: AccessIntent,
         headers: &HeaderMap,
     ) -> Result<Self, ApiError> {
-        let id = BucketId::parse(name).ok_or_else(ApiError::unknown_bucket)?;
-        let bucket = match directory.bucket(&id) {
-            Some(bucket) => bucket,
-            // Boxed, since it is rare and large: the bucket may have been created at another node a
-            // moment ago.
-            None => Box::pin(directory.find_bucket(&id))
-                .await?
-                .ok_or_else(ApiError::unknown_bucket)?,
-        };
+        let bucket = find_bucket(directory, name).await?;
         if needs_owner(bucket.access, intent)
             && authenticate_owner(directory, headers).await? != bucket.owner
         {
@@ -52,6 +44,22 @@ impl BucketAccess {
     /// Returns the bucket.
     pub(crate) fn bucket(&self) -> &Arc<Bucket> {
         &self.0
+    }
+}
+
+/// Looks a bucket up by its name in the path. That the request may use it is still to be checked.
+pub(crate) async fn find_bucket(
+    directory: &Directory,
+    name: &[u8],
+) -> Result<Arc<Bucket>, ApiError> {
+    let id = BucketId::parse(name).ok_or_else(ApiError::unknown_bucket)?;
+    match directory.bucket(&id) {
+        Some(bucket) => Ok(bucket),
+        // Boxed, since it is rare and large: the bucket may have been created at another node a
+        // moment ago.
+        None => Box::pin(directory.find_bucket(&id))
+            .await?
+            .ok_or_else(ApiError::unknown_bucket),
     }
 }
 

@@ -14,6 +14,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
 use crate::api::buckets::CreationLimitExceeded;
+use crate::api::error_code::ErrorCode;
 use crate::api::http::body::Body;
 use crate::api::http::headers::{JSON, X_CLOUDKV_VERSION};
 use crate::service::{DirectoryError, DiskShortage, KeyError, Unavailable};
@@ -24,8 +25,7 @@ const DISK_FULL_RETRY_SECONDS: u64 = 5;
 /// An error response, as a client gets it.
 #[derive(Debug)]
 pub(crate) struct ApiError {
-    status: StatusCode,
-    code: &'static str,
+    code: ErrorCode,
     message: Cow<'static, str>,
     detail: ErrorDetail,
     session_token: Option<HeaderValue>,
@@ -55,9 +55,8 @@ struct ErrorBody<'a> {
 
 impl ApiError {
     /// Creates an error with a stable code and a message.
-    fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+    fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            status,
             code,
             message: message.into(),
             detail: ErrorDetail::None,
@@ -66,25 +65,19 @@ impl ApiError {
         }
     }
 
-    /// 400, with the code of what is invalid.
-    pub(crate) fn invalid(code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, code, message)
-    }
-
     /// 403: the bucket's plan doesn't allow this.
     fn plan_limit(message: String) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "plan_limit", message)
+        Self::new(ErrorCode::PlanLimit, message)
     }
 
     /// 404: there is nothing to return.
     fn not_found(message: &'static str) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+        Self::new(ErrorCode::NotFound, message)
     }
 
     /// 503: a retry after a second makes sense.
-    fn retryable(code: &'static str, message: &'static str) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
-            .with_detail(ErrorDetail::RetryAfter(1))
+    fn retryable(code: ErrorCode, message: &'static str) -> Self {
+        Self::new(code, message).with_detail(ErrorDetail::RetryAfter(1))
     }
 
     fn with_detail(mut self, extra: ErrorDetail) -> Self {
@@ -107,12 +100,23 @@ impl ApiError {
     /// Returns the stable code.
     #[cfg(test)]
     pub(crate) fn code(&self) -> &'static str {
-        self.code
+        self.code.text()
+    }
+
+    /// Returns the message.
+    #[cfg(test)]
+    pub(crate) fn into_message(self) -> String {
+        self.message.into_owned()
     }
 
     /// Returns the status.
     pub(crate) fn status(&self) -> StatusCode {
-        self.status
+        self.code.status()
+    }
+
+    /// Splits the error into status, code and message, for one of several outcomes in a response.
+    pub(crate) fn into_parts(self) -> (StatusCode, &'static str, Cow<'static, str>) {
+        (self.code.status(), self.code.text(), self.message)
     }
 
     /// Converts the error into a response.
@@ -122,12 +126,12 @@ impl ApiError {
             ErrorDetail::None | ErrorDetail::Allow(_) | ErrorDetail::RetryAfter(_) => None,
         };
         let body = ErrorBody {
-            error: self.code,
+            error: self.code.text(),
             message: &self.message,
             keys,
         };
         let mut response = Response::new(Body::full(serde_json::to_vec(&body).unwrap_or_default()));
-        *response.status_mut() = self.status;
+        *response.status_mut() = self.code.status();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, JSON);
         match self.detail {
@@ -150,7 +154,15 @@ impl ApiError {
 
     /// 400: a parameter has an invalid value; the message names it and says what is valid.
     pub(crate) fn invalid_parameter(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::invalid("invalid_parameter", message)
+        Self::new(ErrorCode::InvalidParameter, message)
+    }
+
+    /// 400: a PATCH of a key that changes nothing.
+    pub(crate) fn nothing_to_change() -> Self {
+        Self::invalid_parameter(
+            "a PATCH of a key takes ttl, expires_at or persist=true, or the header \
+             x-cloudkv-metadata",
+        )
     }
 
     /// 400: a parameter is given twice.
@@ -173,54 +185,88 @@ impl ApiError {
         Self::invalid_parameter(format!("parameter {name} must be percent-encoded UTF-8"))
     }
 
+    /// 400: the expiry of a key, or the default of a bucket, is invalid.
+    pub(crate) fn invalid_ttl(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::InvalidTtl, message)
+    }
+
+    /// 400: a cursor is malformed, or of another query.
+    pub(crate) fn invalid_cursor(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::InvalidCursor, message)
+    }
+
+    /// 400: an access mode is unknown, or can't be chosen.
+    pub(crate) fn invalid_access(message: &'static str) -> Self {
+        Self::new(ErrorCode::InvalidAccess, message)
+    }
+
+    /// 400: a plan is unknown.
+    pub(crate) fn invalid_plan(message: &'static str) -> Self {
+        Self::new(ErrorCode::InvalidPlan, message)
+    }
+
+    /// 400: a deletion lacks the number of keys.
+    pub(crate) fn confirm_required(message: &'static str) -> Self {
+        Self::new(ErrorCode::ConfirmRequired, message)
+    }
+
     /// 400: a header has an invalid value; the message names it and says what is valid.
     pub(crate) fn invalid_header(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::invalid("invalid_header", message)
+        Self::new(ErrorCode::InvalidHeader, message)
     }
 
     /// 400: a body can't be parsed.
     pub(crate) fn invalid_body(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::invalid("invalid_body", message)
+        Self::new(ErrorCode::InvalidBody, message)
+    }
+
+    /// 400: a batch, or one of its operations, is malformed; the message says which, and what is
+    /// right.
+    pub(crate) fn invalid_batch(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::InvalidBatch, message)
     }
 
     /// 400: a `%` in the path isn't followed by two hexadecimal digits.
     pub(crate) fn invalid_path_escape() -> Self {
         let message = "in a path, % must be followed by two hexadecimal digits (% itself is %25)";
-        Self::invalid("invalid_path", message)
+        Self::new(ErrorCode::InvalidPath, message)
     }
 
     /// 400: a path doesn't decode to UTF-8.
     pub(crate) fn path_not_utf8() -> Self {
-        Self::invalid("invalid_path", "a path must decode to UTF-8")
+        Self::new(ErrorCode::InvalidPath, "a path must decode to UTF-8")
     }
 
     /// 400: a key is empty or too long.
     pub(crate) fn invalid_key_size(max: usize) -> Self {
         let message = format!("a key must have 1 to {max} bytes of UTF-8 in this bucket");
-        Self::invalid("invalid_key", message)
+        Self::new(ErrorCode::InvalidKey, message)
     }
 
     /// 400: a key contains control characters.
     pub(crate) fn control_character_in_key() -> Self {
-        Self::invalid("invalid_key", "a key must not contain control characters")
+        Self::new(
+            ErrorCode::InvalidKey,
+            "a key must not contain control characters",
+        )
     }
 
     /// 401: the request has no API key, or one of no account.
     pub(crate) fn unauthorized() -> Self {
         let message = "this needs the header api-key with the key of the bucket's account";
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+        Self::new(ErrorCode::Unauthorized, message)
     }
 
     /// 403: the bucket belongs to another account.
     pub(crate) fn forbidden() -> Self {
         let message = "the bucket belongs to another account than the api-key";
-        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+        Self::new(ErrorCode::Forbidden, message)
     }
 
     /// 404: the bucket doesn't exist.
     pub(crate) fn unknown_bucket() -> Self {
         let message = "no such bucket: POST /buckets creates one, GET /buckets lists yours";
-        Self::new(StatusCode::NOT_FOUND, "unknown_bucket", message)
+        Self::new(ErrorCode::UnknownBucket, message)
     }
 
     /// 404: the key doesn't exist, or has expired.
@@ -236,53 +282,72 @@ impl ApiError {
     /// 404: the path names no resource.
     pub(crate) fn no_such_route() -> Self {
         let message = "no such resource: there are /ping, /buckets, /buckets/{bucket}, \
-                       /kv/{bucket} and /kv/{bucket}/{key}";
-        Self::new(StatusCode::NOT_FOUND, "no_such_route", message)
+                       /kv/{bucket}, /kv/{bucket}/{key}, /openapi.json and /docs";
+        Self::new(ErrorCode::NoSuchRoute, message)
     }
 
     /// 405, with the methods of the resource.
     pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
         let message = format!("this resource has the methods {allow}");
-        Self::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method_not_allowed",
-            message,
-        )
-        .with_detail(ErrorDetail::Allow(allow))
+        Self::new(ErrorCode::MethodNotAllowed, message).with_detail(ErrorDetail::Allow(allow))
     }
 
     /// 408: the body stopped arriving.
     pub(crate) fn body_timeout() -> Self {
         let message = "the request's body stopped arriving";
-        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
+        Self::new(ErrorCode::RequestTimeout, message)
     }
 
     /// 412: the key is not in the state that the request's condition requires.
     pub(crate) fn precondition_failed() -> Self {
         let message = "the key is not in the state that the request's condition asks for";
-        Self::new(
-            StatusCode::PRECONDITION_FAILED,
-            "precondition_failed",
-            message,
-        )
+        Self::new(ErrorCode::PreconditionFailed, message)
     }
 
     /// 413: a value exceeds the plan's limit.
     pub(crate) fn value_too_large(limit: usize) -> Self {
         let message = format!("a value must have at most {limit} bytes in this bucket");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "value_too_large", message)
+        Self::new(ErrorCode::ValueTooLarge, message)
     }
 
     /// 413: the body of a request about buckets exceeds the limit.
     pub(crate) fn body_too_large(limit: usize) -> Self {
         let message = format!("this request's body must have at most {limit} bytes");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+        Self::new(ErrorCode::BodyTooLarge, message)
+    }
+
+    /// 413: the body of a batch exceeds the limit.
+    pub(crate) fn batch_too_large(limit: usize) -> Self {
+        let message = format!("a batch must have at most {limit} bytes: split it");
+        Self::new(ErrorCode::BatchTooLarge, message)
+    }
+
+    /// 413: a batch has too many operations.
+    pub(crate) fn too_many_operations(limit: usize) -> Self {
+        let message = format!("a batch must have at most {limit} operations: split it");
+        Self::new(ErrorCode::BatchTooLarge, message)
+    }
+
+    /// 413: the lines with values of a batch's answer exceed the limit.
+    pub(crate) fn response_too_large(limit: usize) -> Self {
+        let message = format!(
+            "the lines with values of this answer may have {limit} bytes together: get this key in \
+             another batch"
+        );
+        Self::new(ErrorCode::ResponseTooLarge, message)
+    }
+
+    /// 415: a batch has a `Content-Type` that isn't one of its forms.
+    pub(crate) fn unsupported_batch_type() -> Self {
+        let message = "send a batch as application/x-ndjson, with an operation as a JSON object on \
+                       each line, or as application/json, with an array of them";
+        Self::new(ErrorCode::UnsupportedMediaType, message)
     }
 
     /// 503: nothing was done, and a retry is safe.
     pub(crate) fn unavailable() -> Self {
         let message = "this can't be served right now and nothing was done: try again";
-        Self::retryable("unavailable", message)
+        Self::retryable(ErrorCode::Unavailable, message)
     }
 
     /// 503: the node doesn't serve yet. What it waits for may take long, or need its operators, and is
@@ -290,7 +355,7 @@ impl ApiError {
     pub(crate) fn starting() -> Self {
         let message = "the node does not serve yet and nothing was done: try again, or at another \
                        node (its log and its readiness probe say what it waits for)";
-        Self::retryable("starting", message)
+        Self::retryable(ErrorCode::Starting, message)
     }
 
     /// 503: a limit of requests, bodies or responses in flight is reached, of this client or of
@@ -298,13 +363,27 @@ impl ApiError {
     pub(crate) fn overloaded() -> Self {
         let message = "too many requests, or too large ones, are under way and nothing was done: \
                        try again";
-        Self::retryable("unavailable", message)
+        Self::retryable(ErrorCode::Unavailable, message)
+    }
+
+    /// 503: an operation of a batch was not done, since it could take effect before an earlier one.
+    pub(crate) fn after_unknown_outcome() -> Self {
+        let message = "this was not done, since an earlier operation of the batch on its key has \
+                       an unknown outcome: read the key before you send it again";
+        Self::new(ErrorCode::Unavailable, message)
     }
 
     /// 503: a write that the client has seen in another region has not arrived here yet.
     pub(crate) fn behind() -> Self {
         let message = "what x-cloudkv-min-version names has not arrived here yet: try again";
-        Self::retryable("behind", message)
+        Self::retryable(ErrorCode::Behind, message)
+    }
+
+    /// 503: an upgrade of the cluster has to end first.
+    pub(crate) fn upgrading() -> Self {
+        let message = "the cluster is being upgraded, and not all of its nodes support this yet; \
+                       nothing was done: try again later";
+        Self::retryable(ErrorCode::Upgrading, message).authoritative()
     }
 
     /// 503, or 507 if no node has disk space: the disks are nearly full, and a key was neither
@@ -356,10 +435,10 @@ impl ApiError {
 
     fn disk_full(shortage: DiskShortage, message: &'static str) -> Self {
         if shortage.elsewhere {
-            Self::new(StatusCode::SERVICE_UNAVAILABLE, "disk_full", message)
+            Self::new(ErrorCode::DiskFull, message)
                 .with_detail(ErrorDetail::RetryAfter(DISK_FULL_RETRY_SECONDS))
         } else {
-            Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", message)
+            Self::new(ErrorCode::AllDisksFull, message)
         }
         .authoritative()
     }
@@ -368,7 +447,7 @@ impl ApiError {
     pub(crate) fn unknown_outcome() -> Self {
         let message =
             "it is unknown whether this took effect, or still will: read before you retry";
-        Self::new(StatusCode::GATEWAY_TIMEOUT, "unknown_outcome", message)
+        Self::new(ErrorCode::UnknownOutcome, message)
     }
 
     /// 500: the data is damaged. The operator was notified when the damage was found.
@@ -376,14 +455,14 @@ impl ApiError {
         tracing::debug!(error = cause, "request for damaged data failed");
         let message = "what this asks for is damaged on the server's disk, and no other copy of it \
                        could be asked: trying again won't help before its operators have mended it";
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "damaged", message)
+        Self::new(ErrorCode::Damaged, message)
     }
 
     /// 500: the cause is logged, and needs the operator's attention. `event` is the log message.
     pub(crate) fn internal(event: &'static str, cause: &(dyn Error + 'static)) -> Self {
         tracing::error!(error = cause, "{event}");
         let message = "the server failed; its operators can find the cause in its log";
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+        Self::new(ErrorCode::Internal, message)
     }
 }
 
@@ -397,14 +476,20 @@ impl From<CreationLimitExceeded> for ApiError {
         let seconds = retry_after.as_secs() + 1;
         let message =
             format!("your address may create {per_hour} buckets an hour: try again in {seconds} s");
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
-            .with_detail(ErrorDetail::RetryAfter(seconds))
+        Self::new(ErrorCode::TooManyRequests, message).with_detail(ErrorDetail::RetryAfter(seconds))
     }
 }
 
 impl From<HeadError> for ApiError {
     fn from(error: HeadError) -> Self {
-        Self::new(error.status(), error.code(), error.to_string())
+        let code = match error {
+            HeadError::TooManyHeaders => ErrorCode::TooManyHeaders,
+            HeadError::MissingHost
+            | HeadError::DuplicateHost
+            | HeadError::TransferEncoding
+            | HeadError::Connection => ErrorCode::InvalidHeader,
+        };
+        Self::new(code, error.to_string())
     }
 }
 
@@ -418,6 +503,7 @@ impl From<Unavailable> for ApiError {
                 Self::unavailable()
             }
             Unavailable::Behind => Self::behind(),
+            Unavailable::Upgrading => Self::upgrading(),
             Unavailable::Stopping => Self::unavailable(),
         }
     }
@@ -429,6 +515,7 @@ impl From<KeyError> for ApiError {
             KeyError::Unavailable(reason) => reason.into(),
             KeyError::UnknownOutcome => Self::unknown_outcome(),
             KeyError::PreconditionFailed => Self::precondition_failed(),
+            KeyError::NoSuchKey => Self::no_such_key(),
             KeyError::TooManyKeys { limit } => Self::plan_limit(format!(
                 "the bucket holds the {limit} keys that its plan allows: delete some, or move it \
                  to another plan"
@@ -459,22 +546,15 @@ impl From<DirectoryError> for ApiError {
             DirectoryError::AccessNotInPlan { .. } | DirectoryError::TooManyBuckets { .. } => {
                 Self::plan_limit(message + ": choose another plan")
             }
-            DirectoryError::ClusterFull { .. } => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "cluster_full", message)
-            }
+            DirectoryError::ClusterFull { .. } => Self::new(ErrorCode::ClusterFull, message),
             DirectoryError::DiskFull(shortage) => Self::disk_full_for_bucket(shortage),
-            DirectoryError::PlanNotSelfService { .. } => Self::new(
-                StatusCode::PAYMENT_REQUIRED,
-                "plan_not_self_service",
-                message,
-            ),
-            DirectoryError::ExceedsPlan { .. } => {
-                Self::new(StatusCode::CONFLICT, "exceeds_plan", message)
+            DirectoryError::PlanNotSelfService { .. } => {
+                Self::new(ErrorCode::PlanNotSelfService, message)
             }
+            DirectoryError::ExceedsPlan { .. } => Self::new(ErrorCode::ExceedsPlan, message),
             DirectoryError::ConfirmMismatch { keys } => {
                 let message = format!("{message}: pass confirm={keys} to delete it with them");
-                Self::new(StatusCode::CONFLICT, "confirm_mismatch", message)
-                    .with_detail(ErrorDetail::Keys(keys))
+                Self::new(ErrorCode::ConfirmMismatch, message).with_detail(ErrorDetail::Keys(keys))
             }
             DirectoryError::Storage(cause) => {
                 Self::internal("changing the directory failed", &cause)

@@ -109,6 +109,20 @@ fn directory_errors_have_their_codes() {
     }
 }
 
+#[test]
+fn errors_of_heads_have_the_codes_that_routers_answer() {
+    for error in [
+        HeadError::MissingHost,
+        HeadError::DuplicateHost,
+        HeadError::TransferEncoding,
+        HeadError::Connection,
+        HeadError::TooManyHeaders,
+    ] {
+        let expected = (error.status().as_u16(), error.code());
+        assert_eq!(status_and_code(error), expected);
+    }
+}
+
 #[tokio::test]
 async fn bodies_are_json_with_code_and_message() {
     let body = body_of(DirectoryError::ConfirmMismatch { keys: 3 }.into()).await;

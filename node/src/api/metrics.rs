@@ -18,10 +18,14 @@ pub(crate) enum RequestClass {
     Get,
     /// PUT and POST of a key.
     Put,
+    /// PATCH of a key.
+    Patch,
     /// DELETE of a key.
     Delete,
     /// Listing of keys.
     List,
+    /// POST of a bucket: several operations on its keys.
+    Batch,
     /// Everything on `/buckets`.
     Buckets,
     /// Everything else, including `OPTIONS` and `/ping`.
@@ -30,11 +34,13 @@ pub(crate) enum RequestClass {
 
 impl RequestClass {
     /// All classes.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Get,
         Self::Put,
+        Self::Patch,
         Self::Delete,
         Self::List,
+        Self::Batch,
         Self::Buckets,
         Self::Other,
     ];
@@ -44,8 +50,10 @@ impl RequestClass {
         match self {
             Self::Get => "get",
             Self::Put => "put",
+            Self::Patch => "patch",
             Self::Delete => "delete",
             Self::List => "list",
+            Self::Batch => "batch",
             Self::Buckets => "buckets",
             Self::Other => "other",
         }

@@ -10,7 +10,7 @@ impl ApiMetrics {
         for count in self.request_counts() {
             let status = format!("{}xx", count.status);
             let labels = [("class", count.class.name()), ("status", status.as_str())];
-            let help = "Requests of the public API that were answered.";
+            let help = "Requests of the public API that were answered; a batch is one of them.";
             text.counter("cloudkv_http_requests_total", help, &labels, count.count);
         }
         let counters = [

@@ -7,7 +7,7 @@
 //! ```text
 //!            common/server            dispatch.rs
 //!  socket ── accept, bound, drain ──► one request ──┬─ /kv/...  keys/     (ahead of axum, no box)
-//!                                                   └─ the rest  buckets/  (axum routes)
+//!                                                   └─ the rest  buckets/, openapi/  (axum routes)
 //!                     http/: paths, queries, conditions, bodies, headers
 //! ```
 //!
@@ -16,13 +16,18 @@
 //! need no box, and the headers of all responses (see [`dispatch`]) are static or built once.
 
 pub(crate) mod access;
+mod batch_limits;
 mod buckets;
 mod dispatch;
+mod error_code;
 mod errors;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod http;
 mod keys;
 mod metrics;
 mod metrics_export;
+mod openapi;
 mod router_requests;
 mod routes;
 mod starting;
@@ -34,11 +39,13 @@ use arc_swap::ArcSwapOption;
 use ::http::HeaderValue;
 use ::http::header::InvalidHeaderValue;
 
+pub(crate) use self::batch_limits::BatchLimits;
 pub(crate) use self::buckets::CreationSettings;
 pub(crate) use self::metrics::ApiMetrics;
 pub(crate) use self::starting::StartingApi;
 pub(crate) use cloudkv_common::server::HttpSettings;
 
+use cloudkv_common::server::MemoryBudget;
 use ipnet::IpNet;
 
 use self::buckets::{BucketsState, CreationLimiter};
@@ -53,6 +60,9 @@ pub(crate) struct Api {
     body_reader: Arc<BodyReader>,
     router: axum::Router,
     trusted_proxies: Arc<[IpNet]>,
+    /// Memory for answers that clients haven't read yet.
+    answer_memory: Arc<MemoryBudget>,
+    batch_limits: BatchLimits,
     metrics: Arc<ApiMetrics>,
 }
 
@@ -63,6 +73,7 @@ impl Api {
         region: &str,
         settings: &HttpSettings,
         creations: CreationSettings,
+        batch_limits: BatchLimits,
     ) -> Result<Self, InvalidHeaderValue> {
         let region = HeaderValue::from_str(region)?;
         let intake = Arc::new(BodyReader::new(settings));
@@ -79,6 +90,8 @@ impl Api {
             body_reader: intake,
             router,
             trusted_proxies: Arc::clone(&settings.trusted_proxies),
+            answer_memory: Arc::clone(&settings.response_memory),
+            batch_limits,
             metrics: Arc::default(),
         })
     }

@@ -55,7 +55,7 @@ impl Api {
     }
 }
 
-fn decode_request(request: pb::UserRequest) -> Option<Request<Full<Bytes>>> {
+pub(super) fn decode_request(request: pb::UserRequest) -> Option<Request<Full<Bytes>>> {
     let mut decoded = Request::new(Full::new(request.body));
     *decoded.method_mut() = Method::from_bytes(request.method.as_bytes()).ok()?;
     *decoded.uri_mut() = Uri::from_maybe_shared(Bytes::from(request.target)).ok()?;

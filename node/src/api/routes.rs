@@ -10,19 +10,52 @@ use crate::api::buckets::{self, BucketsState};
 use crate::api::errors::ApiError;
 use crate::api::http::cors;
 use crate::api::http::headers::JSON;
+use crate::api::openapi;
 
-const PING_METHODS: &str = "GET, HEAD, OPTIONS";
-const BUCKETS_METHODS: &str = "GET, HEAD, POST, OPTIONS";
-const BUCKET_METHODS: &str = "PATCH, DELETE, OPTIONS";
+/// A route, with its handlers and the methods that they are for.
+pub(crate) struct Route {
+    /// Path, as OpenAPI writes it, too.
+    pub path: &'static str,
+    /// Methods, as in `Allow`.
+    pub methods: &'static str,
+    handlers: fn() -> MethodRouter<BucketsState>,
+}
+
+/// All routes.
+pub(crate) const ROUTES: [Route; 5] = [
+    Route {
+        path: "/ping",
+        methods: "GET, HEAD, OPTIONS",
+        handlers: || get(ping),
+    },
+    Route {
+        path: "/buckets",
+        methods: "GET, HEAD, POST, OPTIONS",
+        handlers: || get(buckets::list).post(buckets::create),
+    },
+    Route {
+        path: "/buckets/{bucket}",
+        methods: "PATCH, DELETE, OPTIONS",
+        handlers: || patch(buckets::modify).delete(buckets::delete),
+    },
+    Route {
+        path: "/openapi.json",
+        methods: "GET, HEAD, OPTIONS",
+        handlers: || get(openapi::serve_document),
+    },
+    Route {
+        path: "/docs",
+        methods: "GET, HEAD, OPTIONS",
+        handlers: || get(openapi::serve_page),
+    },
+];
 
 /// Builds the router of everything but keys.
 pub(crate) fn router(state: BucketsState) -> Router {
-    let collection = get(buckets::list).post(buckets::create);
-    let one = patch(buckets::modify).delete(buckets::delete);
-    Router::new()
-        .route("/ping", with_methods(get(ping), PING_METHODS))
-        .route("/buckets", with_methods(collection, BUCKETS_METHODS))
-        .route("/buckets/{bucket}", with_methods(one, BUCKET_METHODS))
+    let router = ROUTES.into_iter().fold(Router::new(), |router, route| {
+        router.route(route.path, with_methods((route.handlers)(), route.methods))
+    });
+    router
         .fallback(|| async { ApiError::no_such_route() })
         .with_state(state)
 }

@@ -8,7 +8,7 @@ use cloudkv_common::server::MemoryBudget;
 use http::HeaderValue;
 
 use super::errors::RunError;
-use crate::api::{Api, CreationSettings, HttpSettings};
+use crate::api::{Api, BatchLimits, CreationSettings, HttpSettings};
 use crate::config::Config;
 use crate::service::Service;
 
@@ -23,7 +23,15 @@ pub(super) fn build_api(
         per_hour: config.address_creations_per_hour,
         trusted_proxies: config.trusted_proxies.clone(),
     };
-    let api = Api::new(service, region, http, creations);
+    let batches = BatchLimits {
+        operations: config.batch_operations,
+        // No client gets more than half of the memory for bodies.
+        bytes: config
+            .batch_mib
+            .bytes()
+            .min(config.body_memory_mib.bytes() / 2),
+    };
+    let api = Api::new(service, region, http, creations, batches);
     let api = api.map_err(io::Error::other);
     let api = api.map_err(SystemError::while_doing("name the region"))?;
     Ok(Arc::new(api))

@@ -161,7 +161,7 @@ async fn start_shards(
     let bootstrap = pb::BootstrapShard {
         region: identity.region_number,
         incarnation: identity.incarnation,
-        level: shard::MAX_FEATURE_LEVEL,
+        level: shard::FIRST_LEVEL,
         must_seed: identity.is_seeded,
     };
     // In parallel, since each replays its log.

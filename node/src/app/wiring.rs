@@ -24,7 +24,12 @@ impl Components {
         let queue_bytes = config.held_requests_mib.bytes();
         let timeout = config.request_timeout;
         let shards = Shards::new(groups.shards.clone(), peers.clone(), queue_bytes, timeout);
-        let keyspace = Keyspace::new(shards.clone(), timeout, config.session_wait);
+        let keyspace = Keyspace::new(
+            shards.clone(),
+            groups.catalog.clone(),
+            timeout,
+            config.session_wait,
+        );
         let settings = DirectorySettings {
             region: groups.identity.region_number,
             self_service: config.plans_self_service,

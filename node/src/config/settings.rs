@@ -187,6 +187,12 @@ cloudkv_common::settings! {
     /// body don't count.
     body_memory_mib: Mib = Number { min: Mib(2), max: Mib(65_536) } => "64",
 
+    /// Maximum number of operations of one batch.
+    batch_operations: usize = Number { min: 1, max: 10_000 } => "1000",
+
+    /// Maximum size of a batch in MiB, and never more than half of `body_memory_mib`.
+    batch_mib: Mib = Number { min: Mib(1), max: Mib(16) } => "8",
+
     /// Memory for writes that wait for replication, in MiB; more are refused with 503.
     proposal_queue_mib: Mib = Number { min: Mib(2), max: Mib(65_536) } => "32",
 

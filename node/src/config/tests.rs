@@ -68,6 +68,8 @@ fn defaults_are_as_documented() {
     assert_eq!(config.write_buffer_mib.bytes(), 64 << 20);
     assert_eq!(config.compaction_mib_per_s.bytes(), 512 << 20);
     assert_eq!(config.request_timeout, Duration::from_secs(10));
+    assert_eq!(config.batch_operations, 1000);
+    assert_eq!(config.batch_mib.bytes(), 8 << 20);
     assert_eq!(
         config.account_idle_ttl,
         Some(Duration::from_secs(7 * 86_400))
@@ -218,7 +220,8 @@ fn wrong_values_are_refused() {
         --request-timeout=10x --request-timeout=-10 --request-timeout=301 --request-timeout=1.5 \
         --request-timeout=1ms --http=example:80 --request-timeout=1s1us \
         --plans-self-service=yes --data-dir= --http-threads=-1 --account-idle-ttl=1s \
-        --rpc=node1:7070 --write-buffer-mib=0 --name=17 --name=a/b";
+        --rpc=node1:7070 --write-buffer-mib=0 --name=17 --name=a/b --batch-operations=0 \
+        --batch-mib=17";
     for flag in wrong.split_whitespace() {
         let error = load(&[flag], &[]).expect_err(flag);
         assert!(

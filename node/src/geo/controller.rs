@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::replication::GeoReplication;
 use super::sender::ChangeSender;
 use super::{region_removal, seeding};
-use crate::shard::{ReplicationView, ShardHandle};
+use crate::shard::{KEY_METADATA_LEVEL, ReplicationView, ShardHandle};
 
 /// Interval between two checks, and thus minimum time between two entries for acknowledgements.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
@@ -65,6 +65,7 @@ impl ReplicationController {
     async fn check(&mut self) {
         let replication = self.shard.view().replication().borrow().clone();
         self.update_peers(&replication).await;
+        self.raise_level().await;
         if replication.header.seeding {
             if !replication.header.peers.is_empty() {
                 self.seed().await;
@@ -107,6 +108,15 @@ impl ReplicationController {
         let set = pb::SetPeers { epoch, peers };
         // The next check sees the result.
         let _ = self.shard.propose(Command::SetPeers(set)).await;
+    }
+
+    /// Raises the shard's feature level once all nodes of the cluster know metadata of keys, which
+    /// other regions may send from then on.
+    async fn raise_level(&self) {
+        if self.geo.catalog.header().level >= KEY_METADATA_LEVEL {
+            // Tried again with the next check.
+            let _ = self.shard.raise_level(KEY_METADATA_LEVEL).await;
+        }
     }
 
     async fn seed(&self) {

@@ -13,7 +13,9 @@ use tonic::Status;
 use super::replication::GeoReplication;
 use crate::cluster::MAX_CLOCK_OFFSET;
 use crate::rpc::BulkCopyStream;
-use crate::shard::{BulkCopyChunk, MergeError, ReplicationView, ShardResponse};
+use crate::shard::{
+    BulkCopyChunk, KEY_METADATA_LEVEL, MergeError, ReplicationView, ShardResponse, have_metadata,
+};
 
 /// Chunks of a bulk copy read ahead of the connection that sends them.
 const READAHEAD_CHUNKS: usize = 2;
@@ -49,6 +51,13 @@ impl GeoReplication {
         }
         if shard.gate().refuses(true).is_some() {
             return Err((Reason::Busy, "the disks are nearly full"));
+        }
+        if shard.view().level() < KEY_METADATA_LEVEL && have_metadata(&merge.records) {
+            // The controller raises it.
+            return Err((
+                Reason::Busy,
+                "the shard's feature level has to be raised first",
+            ));
         }
         if self.is_ahead_of_clock(&merge) {
             if self.status.record_ahead(number, merge.origin) {
@@ -130,6 +139,11 @@ impl GeoReplication {
                 // The entry would change nothing before the fence.
                 if state().is_none_or(|state| !state.fenced) {
                     return refuse(Reason::Failed, "the region is not fenced here");
+                }
+                if have_metadata(&reconcile.records)
+                    && let Err(error) = shard.raise_level(KEY_METADATA_LEVEL).await
+                {
+                    return refuse(Reason::UnknownOutcome, &error.to_string());
                 }
                 match shard.propose(Command::Reconcile(reconcile)).await {
                     Ok(ShardResponse::Reconciled { is_applied: true }) => {}

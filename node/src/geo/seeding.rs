@@ -14,7 +14,7 @@ use tonic::Streaming;
 use super::replication::GeoReplication;
 use crate::raft::NodeId;
 use crate::rpc::{CallError, StreamKind};
-use crate::shard::{ShardHandle, ShardResponse};
+use crate::shard::{KEY_METADATA_LEVEL, ShardHandle, ShardResponse, have_metadata};
 
 /// Time for the leader of another region's shard, or of this region's, to answer a query.
 const PEER_QUERY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -143,6 +143,10 @@ async fn receive_copy(
 }
 
 async fn propose_chunk(shard: &ShardHandle, chunk: pb::SeedChunk) -> Result<(), String> {
+    if have_metadata(&chunk.records) {
+        let raised = shard.raise_level(KEY_METADATA_LEVEL).await;
+        raised.map_err(|error| error.to_string())?;
+    }
     match shard.propose(Command::Seed(chunk)).await {
         Ok(ShardResponse::Done) => Ok(()),
         Ok(_) => Err("propose seeding: unexpected response".to_owned()),

@@ -2,7 +2,7 @@
 
 use cloudkv_proto::v1 as pb;
 
-use super::catalog::{Bucket, is_idle_account};
+use super::catalog::{Bucket, is_idle_account, ttl_from_nanos};
 use super::command_refusal::{CommandRefusal, CommandResult};
 use super::plans::{access_from_pb, plan_from_pb};
 use super::state::MetaState;
@@ -44,6 +44,7 @@ impl MetaState {
             plan,
             limits: terms.limits,
             comment: create.comment.clone(),
+            default_ttl: ttl_from_nanos(create.default_ttl),
             created_at: time,
             is_dropping: false,
             dropped_in: Vec::new(),
@@ -104,11 +105,16 @@ impl MetaState {
             (Some(comment), false) => Some(comment.clone()),
             (None, false) => bucket.comment.clone(),
         };
+        let default_ttl = match modify.default_ttl {
+            Some(nanos) => ttl_from_nanos(nanos),
+            None => bucket.default_ttl,
+        };
         let usage = bucket.usage.clone();
         let changed = Bucket {
             plan,
             limits: terms.limits,
             comment,
+            default_ttl,
             dropped_in: Vec::new(),
             usage,
             ..*bucket

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use cloudkv_proto::v1 as pb;
@@ -12,7 +13,7 @@ use super::cluster_view::ClusterView;
 use super::plans::{BucketLimits, PlanTerms};
 use super::topology::Topology;
 use super::usage::BucketUsage;
-use crate::types::{Access, AccountId, BucketId, Nanos, Plan};
+use crate::types::{Access, AccountId, BucketId, Nanos, Plan, to_nanos};
 
 /// Bucket as requests need it. It is replaced on change, never mutated; the counters are kept.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub struct Bucket {
     pub limits: Arc<BucketLimits>,
     /// Comment of the user.
     pub comment: Option<String>,
+    /// Time to live of writes that name no expiry; `None`: they never expire.
+    pub default_ttl: Option<Duration>,
     /// Time of creation.
     pub created_at: Nanos,
     /// True once the bucket is deleted: the shards are dropping its rows.
@@ -54,8 +57,14 @@ impl Bucket {
             created_at: self.created_at,
             dropping: self.is_dropping,
             dropped_in: self.dropped_in.clone(),
+            default_ttl: self.default_ttl.map_or(0, to_nanos),
         }
     }
+}
+
+/// Converts a stored default time to live; 0 is none.
+pub(super) fn ttl_from_nanos(nanos: u64) -> Option<Duration> {
+    (nanos != 0).then(|| Duration::from_nanos(nanos))
 }
 
 /// Account with its buckets.

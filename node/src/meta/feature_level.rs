@@ -5,7 +5,10 @@ use std::io;
 use super::topology::{NodeState, Topology};
 
 /// Highest feature level that this version supports.
-pub(crate) const MAX_FEATURE_LEVEL: u32 = 1;
+pub(crate) const MAX_FEATURE_LEVEL: u32 = 2;
+
+/// First level with a default time to live of buckets.
+pub(crate) const DEFAULT_TTL_LEVEL: u32 = 2;
 
 /// Checks that this version supports a feature level.
 pub(super) fn check_feature_level(level: u32) -> io::Result<()> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 use prost::Message;
 
-use super::catalog::{Bucket, Catalog};
+use super::catalog::{Bucket, Catalog, ttl_from_nanos};
 use super::feature_level::check_feature_level;
 use super::plans::{self, PlanTerms};
 use super::topology::{NodeInfo, Placement, Topology};
@@ -71,6 +71,7 @@ fn bucket_from_row(id: &[u8], row: pb::Bucket, catalog: &Catalog) -> Result<Buck
         plan,
         limits: terms.limits,
         comment: row.comment,
+        default_ttl: ttl_from_nanos(row.default_ttl),
         created_at: row.created_at,
         is_dropping: row.dropping,
         dropped_in: row.dropped_in,

@@ -48,7 +48,7 @@ mod usage;
 
 pub(crate) use catalog::{Bucket, Catalog};
 pub(crate) use command_refusal::{CommandRefusal, CommandResult};
-pub(crate) use feature_level::{MAX_FEATURE_LEVEL, supported_level};
+pub(crate) use feature_level::{DEFAULT_TTL_LEVEL, MAX_FEATURE_LEVEL, supported_level};
 pub(crate) use node_refusal::NodeRefusal;
 #[cfg(test)]
 pub(crate) use plans::BucketLimits;

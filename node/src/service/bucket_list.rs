@@ -14,7 +14,7 @@ use super::errors::{DirectoryError, KeyError};
 use super::reads::GetBucketState;
 use crate::meta::Bucket;
 use crate::rpc::StreamKind;
-use crate::types::{AccountId, BucketSummary};
+use crate::types::{AccountId, BucketId, BucketSummary, Nanos};
 
 /// Number of buckets after which a listing yields to other requests.
 const BUCKETS_PER_YIELD: usize = 32;
@@ -29,14 +29,49 @@ const QUERY_TIMEOUT: Duration = Duration::from_millis(800);
 #[derive(Debug, Default)]
 struct UnresponsiveRegions(Mutex<HashSet<u32>>);
 
+/// Place of a bucket in its account's list. No creation or deletion of another bucket changes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BucketPosition {
+    /// Time of the bucket's creation.
+    pub created_at: Nanos,
+    /// Name of the bucket.
+    pub id: BucketId,
+}
+
+impl BucketPosition {
+    fn of(bucket: &Bucket) -> Self {
+        Self {
+            created_at: bucket.created_at,
+            id: bucket.id,
+        }
+    }
+}
+
+/// Part of an account's list of buckets.
+#[derive(Debug)]
+pub struct BucketListing {
+    /// Buckets, in the order of their creation.
+    pub buckets: Vec<BucketSummary>,
+    /// Place behind which the list goes on; `None` at its end.
+    pub next: Option<BucketPosition>,
+}
+
 impl Directory {
-    /// Lists the buckets of an account, in the order of their creation.
+    /// Lists at most `limit` buckets of an account, in the order of their creation, behind `after`.
     pub async fn list_buckets(
         &self,
         account: AccountId,
-    ) -> Result<Vec<BucketSummary>, DirectoryError> {
+        after: Option<BucketPosition>,
+        limit: usize,
+    ) -> Result<BucketListing, DirectoryError> {
         self.barrier().await?;
-        let buckets = self.inner.catalog.buckets_of(&account);
+        let mut buckets = self.inner.catalog.buckets_of(&account);
+        buckets.retain(|bucket| after.is_none_or(|after| BucketPosition::of(bucket) > after));
+        buckets.sort_by_key(|bucket| BucketPosition::of(bucket));
+        let has_more = buckets.len() > limit;
+        buckets.truncate(limit);
+        let last = buckets.last().filter(|_| has_more);
+        let next = last.map(|bucket| BucketPosition::of(bucket));
         let unresponsive = &UnresponsiveRegions::default();
         let mut summaries = Vec::with_capacity(buckets.len());
         let pending = buckets
@@ -51,7 +86,10 @@ impl Directory {
                 tokio::task::yield_now().await;
             }
         }
-        Ok(summaries)
+        Ok(BucketListing {
+            buckets: summaries,
+            next,
+        })
     }
 
     async fn summarize(
@@ -68,6 +106,7 @@ impl Directory {
             plan: bucket.plan,
             created_at: bucket.created_at,
             comment: bucket.comment.clone(),
+            default_ttl: bucket.default_ttl,
             estimated_keys: self.published_key_count(bucket).await?,
             key_get_success: hits + elsewhere.0,
             key_get_failed: misses + elsewhere.1,

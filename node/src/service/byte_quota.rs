@@ -13,12 +13,14 @@ use crate::meta::Bucket;
 use crate::shard::ShardHandle;
 use crate::types::ReadResult;
 
-/// Key and size of a value to be written.
+/// Key and size of what is to be written.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PutSize<'a> {
+pub(super) struct WriteSize<'a> {
     pub key: &'a [u8],
-    /// Size of key and value, in bytes.
+    /// Size of key, value and metadata, as far as they are written, in bytes.
     pub bytes: u64,
+    /// True if key and value of a live record are replaced, false if its metadata only.
+    pub replaces_value: bool,
     /// The plan's number of bytes.
     pub limit: u64,
 }
@@ -29,13 +31,18 @@ pub(super) async fn admit(
     shards: &Shards,
     shard: &ShardHandle,
     bucket: &Bucket,
-    put: PutSize<'_>,
+    put: WriteSize<'_>,
     timeout: Duration,
 ) -> Result<bool, ShardError> {
     let count = async {
         let replaced = match shard.get(bucket.id.as_bytes(), put.key).await? {
-            ReadResult::Live(entry) => (put.key.len() + entry.value.len()) as u64,
-            ReadResult::Deleted(_) | ReadResult::Missing => 0,
+            ReadResult::Live(entry) if put.replaces_value => {
+                (put.key.len() + entry.value.len() + entry.metadata.len()) as u64
+            }
+            ReadResult::Live(entry) => entry.metadata.len() as u64,
+            ReadResult::Deleted(_) | ReadResult::Missing if put.replaces_value => 0,
+            // Nothing is written then.
+            ReadResult::Deleted(_) | ReadResult::Missing => return Ok(true),
         };
         let added = put.bytes.saturating_sub(replaced);
         if added == 0 {

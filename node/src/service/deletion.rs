@@ -29,8 +29,12 @@ const QUERY_TIMEOUT: Duration = Duration::from_millis(500);
 const CONFIRM_WINDOW: Duration = Duration::from_secs(20);
 
 impl Directory {
-    /// Deletes a bucket of `account`. `confirm` must be the number of its keys, as counted now or
-    /// as published lately.
+    /// Deletes a bucket of `account`. `confirm` must be the number of its keys, as counted now or,
+    /// unless it is 0, as published lately.
+    ///
+    /// Each shard's leader counts, so all writes count that this region has acknowledged before the
+    /// call. Those that it acknowledges from the count to the deletion's commit don't, nor do those
+    /// of other regions that have not arrived here: they are deleted with the bucket.
     pub async fn delete_bucket(
         &self,
         account: AccountId,
@@ -41,12 +45,8 @@ impl Directory {
         let bucket = self.owned_bucket(account, &id)?;
         let keys = self.inner.shards.count_keys(&id, true).await;
         let keys = keys.map_err(from_key_error)?;
-        let since = self
-            .inner
-            .clock
-            .now()
-            .saturating_sub(CONFIRM_WINDOW.as_nanos() as u64);
-        if confirm != keys && !self.was_published(&bucket, confirm, since).await {
+        let is_confirmed = confirm == keys || self.was_published_lately(&bucket, confirm).await;
+        if !is_confirmed {
             return Err(DirectoryError::ConfirmMismatch { keys });
         }
         let delete = pb::DeleteBucket {
@@ -59,8 +59,14 @@ impl Directory {
         Ok(())
     }
 
-    /// Returns whether any node has published this number of keys after `since`.
-    async fn was_published(&self, bucket: &Bucket, keys: u64, since: Nanos) -> bool {
+    /// Returns whether any node has lately published this number of keys, which isn't 0: whoever
+    /// confirms 0 means that nothing is lost, and the bucket may have got keys since.
+    async fn was_published_lately(&self, bucket: &Bucket, keys: u64) -> bool {
+        if keys == 0 {
+            return false;
+        }
+        let window = CONFIRM_WINDOW.as_nanos() as Nanos;
+        let since = self.inner.clock.now().saturating_sub(window);
         if bucket.usage.was_published(keys, since) {
             return true;
         }

@@ -14,9 +14,13 @@ use super::reads::HasLarger;
 use super::session::{SessionError, SessionToken};
 use super::shards::Shards;
 use crate::clock::Clock;
-use crate::meta::{Bucket, Catalog, CommandRefusal, Topology, access_to_pb, plan_to_pb};
+use crate::meta::{
+    Bucket, Catalog, CommandRefusal, DEFAULT_TTL_LEVEL, Topology, access_to_pb, plan_to_pb,
+};
 use crate::store::WriteGate;
-use crate::types::{Access, AccountId, BucketId, CreateBucket, CreatedBucket, ModifyBucket, Plan};
+use crate::types::{
+    Access, AccountId, BucketId, CreateBucket, CreatedBucket, ModifyBucket, Nanos, Plan, to_nanos,
+};
 
 /// Maximum number of names that are drawn for a new bucket, if one should be taken.
 const MAX_NAME_ATTEMPTS: usize = 3;
@@ -91,6 +95,20 @@ impl Directory {
         &self.inner.metadata
     }
 
+    /// Returns the time of this node's clock.
+    pub fn now(&self) -> Nanos {
+        self.inner.clock.now()
+    }
+
+    /// Fails unless all nodes of the cluster support a feature level of the metadata.
+    fn check_level(&self, level: u32) -> Result<(), Unavailable> {
+        if self.inner.catalog.header().level >= level {
+            Ok(())
+        } else {
+            Err(Unavailable::Upgrading)
+        }
+    }
+
     /// Parses a session token. If it names a region that this node doesn't know, the metadata's
     /// leader is asked first.
     pub async fn parse_session(
@@ -162,6 +180,9 @@ impl Directory {
         request: CreateBucket,
     ) -> Result<CreatedBucket, DirectoryError> {
         let plan = self.choose_plan(&request)?;
+        if request.default_ttl.is_some() {
+            self.check_level(DEFAULT_TTL_LEVEL)?;
+        }
         if let Some(shortage) = self.inner.gate.refuses(true) {
             return Err(DirectoryError::DiskFull(shortage));
         }
@@ -189,6 +210,7 @@ impl Directory {
                     .filter(|comment| !comment.is_empty()),
                 max_accounts: self.inner.settings.max_accounts,
                 max_buckets: self.inner.settings.max_buckets,
+                default_ttl: request.default_ttl.map_or(0, to_nanos),
             };
             match self.propose(Command::CreateBucket(create)).await? {
                 Ok(()) => {
@@ -245,6 +267,9 @@ impl Directory {
     ) -> Result<(), DirectoryError> {
         self.barrier().await?;
         let bucket = self.owned_bucket(account, &id)?;
+        if change.default_ttl.is_some() {
+            self.check_level(DEFAULT_TTL_LEVEL)?;
+        }
         let new_plan = change.plan.filter(|plan| *plan != bucket.plan);
         if let Some(plan) = new_plan {
             self.check_self_service(plan)?;
@@ -256,6 +281,7 @@ impl Directory {
             comment: change.comment.filter(|_| !clear_comment),
             clear_comment,
             plan: new_plan.map_or(pb::Plan::Unspecified, plan_to_pb).into(),
+            default_ttl: change.default_ttl.map(|ttl| ttl.map_or(0, to_nanos)),
         };
         let plan = new_plan.unwrap_or(bucket.plan);
         let modified = self.propose(Command::ModifyBucket(modify)).await?;
@@ -379,6 +405,7 @@ pub(super) fn from_key_error(error: KeyError) -> DirectoryError {
         KeyError::DiskFull(shortage) => DirectoryError::DiskFull(shortage),
         KeyError::UnknownOutcome
         | KeyError::PreconditionFailed
+        | KeyError::NoSuchKey
         | KeyError::TooManyKeys { .. }
         | KeyError::TooManyBytes { .. } => DirectoryError::UnknownOutcome,
     }

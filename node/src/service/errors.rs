@@ -24,6 +24,9 @@ pub enum Unavailable {
     /// A write that the client has seen in another region has not arrived here yet.
     #[error("a write that the client has seen in another region has not arrived here yet")]
     Behind,
+    /// Not all nodes of the cluster support this yet: an upgrade is under way.
+    #[error("not all nodes of the cluster support this yet: an upgrade is under way")]
+    Upgrading,
     /// This node's clock is too far from those of the others.
     #[error("this node's clock is too far from those of the others")]
     ClockOff,
@@ -51,6 +54,9 @@ pub enum KeyError {
     /// The request's precondition does not hold.
     #[error("the precondition does not hold")]
     PreconditionFailed,
+    /// There is no live key to be changed.
+    #[error("there is no such key")]
+    NoSuchKey,
     /// A new key would exceed the plan's number of keys.
     #[error("the bucket holds the {limit} keys that its plan allows")]
     TooManyKeys {
@@ -76,6 +82,26 @@ pub enum KeyError {
     /// The storage failed to read.
     #[error("storage failed")]
     Storage(#[source] std::io::Error),
+}
+
+impl KeyError {
+    /// Returns a copy for another operation that failed together with this one. The source of an
+    /// I/O error is reduced to its text.
+    pub(super) fn duplicate(&self) -> Self {
+        let io = |error: &std::io::Error| std::io::Error::new(error.kind(), error.to_string());
+        match self {
+            Self::Unavailable(reason) => Self::Unavailable(reason.clone()),
+            Self::UnknownOutcome => Self::UnknownOutcome,
+            Self::PreconditionFailed => Self::PreconditionFailed,
+            Self::NoSuchKey => Self::NoSuchKey,
+            Self::TooManyKeys { limit } => Self::TooManyKeys { limit: *limit },
+            Self::TooManyBytes { limit } => Self::TooManyBytes { limit: *limit },
+            Self::DiskFull(shortage) => Self::DiskFull(*shortage),
+            Self::BucketDeleted => Self::BucketDeleted,
+            Self::Damaged(error) => Self::Damaged(io(error)),
+            Self::Storage(error) => Self::Storage(io(error)),
+        }
+    }
 }
 
 /// Error of an operation on buckets or accounts.

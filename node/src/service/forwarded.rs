@@ -10,15 +10,17 @@ use cloudkv_proto::v1 as pb;
 use cloudkv_proto::v1::{call, refused::Reason, reply};
 
 use super::Service;
+use super::batch_writes::WriteBatch;
 use super::errors::KeyError;
+use super::list_keys::ListKeys;
 use super::operation::{Operation, ShardError, encode_refusal};
 use super::quota::RequestQuotaLease;
-use super::reads::{GetBucketState, GetKey, HasLarger, ListKeys, SessionGet};
+use super::reads::{GetBucketState, GetKey, HasLarger, SessionGet};
 use super::shards::Shards;
 use super::writes::{ProposeCommand, WriteKey, WriteResult};
 use crate::meta::Bucket;
 use crate::raft::NodeId;
-use crate::types::{BucketId, ListQuery};
+use crate::types::BucketId;
 
 impl Service {
     /// Handles a call of node `from`, which waits for `timeout` at most.
@@ -40,6 +42,7 @@ impl Service {
                 }
             }
             call::Body::Write(write) => self.handle_write(write, timeout).await,
+            call::Body::Batch(batch) => self.handle_batch(batch, timeout).await,
             call::Body::Page(page) => self.handle_page(page).await,
             call::Body::Bucket(query) => {
                 let (bucket, exact) = (&query.bucket[..], query.expire_first);
@@ -138,15 +141,38 @@ impl Service {
         self.execute_locally(forwarded.shard, &write).await
     }
 
-    async fn handle_page(&self, page: pb::ForwardedPage) -> reply::Body {
-        let query = ListQuery {
-            prefix: page.prefix,
-            after: page.after,
-            limit: page.limit as usize,
+    async fn handle_batch(&self, forwarded: pb::ForwardedBatch, timeout: Duration) -> reply::Body {
+        let writes = forwarded.writes;
+        let id = writes.first().map(|write| write.bucket.clone());
+        let Some(id) = id.filter(|id| writes.iter().all(|write| write.bucket == *id)) else {
+            // A batch is of one bucket.
+            return unknown_call();
         };
-        let (bucket, query) = (&page.bucket[..], &query);
-        self.execute_locally(page.shard, &ListKeys { bucket, query })
-            .await
+        let bucket = match self.find_forwarded_bucket(&id).await {
+            Ok(Some(bucket)) => bucket,
+            Ok(None) => {
+                let deleted = writes.iter().map(|_| Ok(WriteResult::BucketDeleted));
+                return WriteBatch::encode(deleted.collect());
+            }
+            Err(error) => return encode_refusal(error, None),
+        };
+        let batch = WriteBatch {
+            shards: self.shards(),
+            bucket: &bucket,
+            writes,
+            timeout,
+        };
+        self.execute_locally(forwarded.shard, &batch).await
+    }
+
+    async fn handle_page(&self, page: pb::ForwardedPage) -> reply::Body {
+        let (shard, bucket) = (page.shard, page.bucket.clone());
+        let query = ListKeys::decode_query(page);
+        let list = ListKeys {
+            bucket: &bucket,
+            query: &query,
+        };
+        self.execute_locally(shard, &list).await
     }
 
     async fn handle_quota_request(&self, from: NodeId, bucket: &[u8]) -> reply::Body {

@@ -4,44 +4,62 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cloudkv_proto::v1::{self as pb, condition::Kind as Condition, write::Op};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::errors::{KeyError, Unavailable};
-use super::listing;
+use super::list_keys::{ListKeys, needs_list_level};
+use super::listing::{self, Listing};
 use super::operation::ShardError;
+use super::packed_write;
 use super::reads::{GetKey, SessionGet, SessionRead};
 use super::session;
 use super::session::SessionToken;
 use super::shards::{Shards, no_leader};
-use super::writes::{WriteKey, WriteResult};
-use crate::meta::Bucket;
-use crate::types::{BucketId, KeyInfo, ListQuery, Precondition, Put, ReadResult, WriteReceipt};
+use super::writes::{WriteKey, needs_metadata_level};
+use crate::meta::{Bucket, Catalog};
+use crate::shard::KEY_METADATA_LEVEL;
+use crate::types::{KeyWrite, ListQuery, ReadResult, WriteReceipt};
 
-/// Maximum size of a value that is copied out of the buffer that it was read into, in bytes.
-const MAX_COPIED_VALUE_BYTES: usize = 64 << 10;
+/// Maximum number of lists with values that are read concurrently. Each takes about a MiB, or one
+/// value of each shard, if those are larger.
+const MAX_VALUE_LISTS: usize = 8;
 
 /// Keys of all buckets. Cheap to clone.
 #[derive(Clone)]
 pub struct Keyspace {
     shards: Shards,
+    catalog: Arc<Catalog>,
     timeout: Duration,
     session_timeout: Duration,
+    value_lists: Arc<Semaphore>,
 }
 
 impl Keyspace {
     /// Creates the keyspace over `shards`. A write's outcome is waited for for up to `timeout`, and
     /// what a client has seen in other regions for up to `session_timeout`.
-    pub fn new(shards: Shards, timeout: Duration, session_timeout: Duration) -> Self {
+    pub fn new(
+        shards: Shards,
+        catalog: Arc<Catalog>,
+        timeout: Duration,
+        session_timeout: Duration,
+    ) -> Self {
         Self {
             shards,
+            catalog,
             timeout,
             session_timeout,
+            value_lists: Arc::new(Semaphore::new(MAX_VALUE_LISTS)),
         }
     }
 
     /// Returns the shards.
     pub(super) fn shards(&self) -> &Shards {
         &self.shards
+    }
+
+    /// Returns the time within which a write's outcome is waited for.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Reads a key. Completes at once if this node leads the shard and has the record in memory.
@@ -75,6 +93,23 @@ impl Keyspace {
                 SessionRead::Behind => return Err(Unavailable::Behind.into()),
             }
         }
+    }
+
+    /// Waits until a key's shard has all that the client has seen, as a read in its session would.
+    ///
+    /// A touch needs that: it gives the value that the region has a new version, which wins over any
+    /// newer value that is still under way to it.
+    pub async fn await_session(
+        &self,
+        bucket: &Bucket,
+        key: &[u8],
+        session: &SessionToken,
+    ) -> Result<(), KeyError> {
+        let shard = self.shards.shard_of(&bucket.id, key);
+        if session.seen_of_shard(shard).is_empty() {
+            return Ok(());
+        }
+        self.get_in_session(bucket, key, session).await.map(|_| ())
     }
 
     /// Returns the number of a key's shard.
@@ -113,132 +148,62 @@ impl Keyspace {
         }
     }
 
-    /// Writes a key. The value is on disk at a majority of its replicas when this returns.
-    pub async fn put(
+    /// Writes a key. The write is on disk at a majority of its replicas when this returns.
+    pub async fn write(
         &self,
         bucket: &Arc<Bucket>,
         key: Bytes,
-        put: Put,
+        write: KeyWrite,
     ) -> Result<WriteReceipt, KeyError> {
-        let packed = PackedWrite::new(bucket, &key, &put.content_type, &put.value);
-        let op = Op::Put(pb::Put {
-            value: packed.value.clone(),
-            content_type: packed.content_type.clone(),
-            ttl: put.ttl.map_or(0, to_nanos),
-            may_create: false,
-        });
-        match self.write(bucket, packed, op, &put.precondition).await? {
-            WriteResult::Done(written) => Ok(written),
-            WriteResult::ConditionFailed => Err(KeyError::PreconditionFailed),
-            WriteResult::BucketDeleted => Err(KeyError::BucketDeleted),
-            WriteResult::TooManyKeys(limit) => Err(KeyError::TooManyKeys { limit }),
-            WriteResult::TooManyBytes(limit) => Err(KeyError::TooManyBytes { limit }),
-            WriteResult::DiskFull(shortage) => Err(KeyError::DiskFull(shortage)),
+        let shard = self.shards.shard_of(&bucket.id, &key);
+        let write = packed_write::pack(bucket, &key, write);
+        if needs_metadata_level(&write) {
+            self.check_level(KEY_METADATA_LEVEL)?;
         }
-    }
-
-    /// Deletes a key.
-    pub async fn delete(
-        &self,
-        bucket: &Arc<Bucket>,
-        key: Bytes,
-        precondition: Precondition,
-    ) -> Result<WriteReceipt, KeyError> {
-        let packed = PackedWrite::new(bucket, &key, b"", &Bytes::new());
-        let op = Op::Delete(pb::Delete {});
-        match self.write(bucket, packed, op, &precondition).await? {
-            WriteResult::Done(written) => Ok(written),
-            WriteResult::ConditionFailed => Err(KeyError::PreconditionFailed),
-            WriteResult::BucketDeleted => Err(KeyError::BucketDeleted),
-            // A delete adds nothing.
-            WriteResult::TooManyKeys(_) | WriteResult::TooManyBytes(_) => {
-                Err(KeyError::UnknownOutcome)
-            }
-            WriteResult::DiskFull(shortage) => Err(KeyError::DiskFull(shortage)),
-        }
-    }
-
-    async fn write(
-        &self,
-        bucket: &Arc<Bucket>,
-        packed: PackedWrite,
-        op: Op,
-        precondition: &Precondition,
-    ) -> Result<WriteResult, KeyError> {
-        let shard = self.shards.shard_of(&packed.id, &packed.key);
-        let write = pb::Write {
-            bucket: packed.bucket,
-            key: packed.key,
-            condition: condition_to_pb(precondition),
-            op: Some(op),
-        };
         let write = WriteKey {
             shards: &self.shards,
             bucket,
             write,
             timeout: self.timeout,
         };
-        self.shards.run(shard, &write).await
+        self.shards.run(shard, &write).await?.into_receipt()
     }
 
-    /// Lists the live keys of a bucket over all shards, in ascending order of their bytes.
-    pub async fn list(&self, bucket: &Bucket, query: ListQuery) -> Result<Vec<KeyInfo>, KeyError> {
-        listing::list(&self.shards, bucket, query).await
-    }
-}
-
-/// Fields of a write, in one allocation of their size.
-///
-/// They arrive as slices of the buffer that their request was read into. Kept as such, in the queue
-/// and in the log's cache, each would keep all of that buffer.
-struct PackedWrite {
-    id: BucketId,
-    bucket: Bytes,
-    key: Bytes,
-    content_type: Bytes,
-    value: Bytes,
-}
-
-impl PackedWrite {
-    fn new(bucket: &Bucket, key: &[u8], content_type: &[u8], value: &Bytes) -> Self {
-        let copied = if value.len() <= MAX_COPIED_VALUE_BYTES {
-            &value[..]
+    /// Fails unless all nodes of the cluster support a feature level: this node has applied the
+    /// metadata's step to it, which is proposed when they do, and never taken back.
+    pub fn check_level(&self, level: u32) -> Result<(), Unavailable> {
+        if self.catalog.header().level >= level {
+            Ok(())
         } else {
-            b""
-        };
-        let fields = [bucket.id.as_bytes(), key, content_type, copied];
-        let mut rest = Bytes::from(fields.concat());
-        let [bucket_name, key, content_type, copied] =
-            fields.map(|field| rest.split_to(field.len()));
-        let value = if copied.len() == value.len() {
-            copied
-        } else {
-            value.clone()
-        };
-        Self {
-            id: bucket.id,
-            bucket: bucket_name,
-            key,
-            content_type,
-            value,
+            Err(Unavailable::Upgrading)
         }
     }
-}
 
-fn to_nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
+    /// Lists what matches a query over all shards, or the first part of it.
+    pub async fn list(&self, bucket: &Bucket, query: ListQuery) -> Result<Listing, KeyError> {
+        if needs_list_level(&query) {
+            self.check_level(KEY_METADATA_LEVEL)?;
+        }
+        let _permit = if query.with_values {
+            Some(self.value_list_permit().await?)
+        } else {
+            None
+        };
+        let (shards, bucket) = (&self.shards, bucket.id.as_bytes());
+        let fetch = |shard: u16, query: ListQuery| async move {
+            let query = &query;
+            shards.run(shard, &ListKeys { bucket, query }).await
+        };
+        listing::list(shards.numbers(), query, fetch).await
+    }
 
-fn condition_to_pb(precondition: &Precondition) -> Option<pb::Condition> {
-    let versions = |versions: &[crate::types::Version]| pb::Versions {
-        any: versions.iter().map(|version| (*version).into()).collect(),
-    };
-    let kind = match precondition {
-        Precondition::None => return None,
-        Precondition::Exists => Condition::Exists(true),
-        Precondition::Absent => Condition::Absent(true),
-        Precondition::Versions(any) => Condition::Versions(versions(any)),
-        Precondition::NotVersions(any) => Condition::NotVersions(versions(any)),
-    };
-    Some(pb::Condition { kind: Some(kind) })
+    /// Waits for a permit to list values.
+    async fn value_list_permit(&self) -> Result<SemaphorePermit<'_>, Unavailable> {
+        let permit = tokio::time::timeout(self.timeout, self.value_lists.acquire()).await;
+        let queue = "lists with values";
+        permit
+            .ok()
+            .and_then(Result::ok)
+            .ok_or(Unavailable::Overloaded { queue })
+    }
 }

@@ -3,11 +3,14 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `keyspace` | gets, puts and deletes keys |
-//! | `listing` | lists keys over all shards |
+//! | `listing`, `list_keys` | lists keys over all shards; reads a page of one |
+//! | `batch`, `batch_execution` | executes batches of operations |
+//! | `batch_operation`, `batch_waves` | their operations and outcomes; their order |
+//! | `batch_writes` | writes of a batch to one shard |
 //! | `shards` | routes an operation to the leader of its shard |
 //! | `leader_hint` | the node to which operations on a group go |
 //! | `operation` | an operation on a shard, which is executed here or sent to the shard's leader |
-//! | `reads`, `writes` | the operations |
+//! | `reads`, `writes`, `packed_write` | the operations; the form of a write |
 //! | `quota` | enforces a plan's number of keys: requests and grants quota leases |
 //! | `byte_quota` | enforces a plan's number of bytes |
 //! | `session` | session tokens: what a client has seen in any region |
@@ -24,19 +27,28 @@
 //! | `reports` | counts that are published and reported in the background |
 //! | `errors` | the service's errors |
 
+mod batch;
+mod batch_execution;
+mod batch_operation;
+mod batch_waves;
+mod batch_writes;
 mod bucket_list;
 mod byte_quota;
 mod deletion;
 mod directory;
 pub(crate) mod errors;
 mod forwarded;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod keyspace;
 mod leader_hint;
+mod list_keys;
 mod listing;
 mod metadata;
 mod metadata_proposer;
 mod negative_cache;
 mod operation;
+mod packed_write;
 mod plans;
 mod quota;
 mod reads;
@@ -48,14 +60,19 @@ mod token;
 mod writes;
 
 pub(crate) use crate::meta::{Bucket, PlanTerms};
+pub(crate) use crate::shard::ListPosition;
 pub(crate) use crate::store::DiskShortage;
 pub(crate) use crate::types::{
-    Access, AccountId, BucketId, BucketSummary, CreateBucket, KeyInfo, ListQuery, ModifyBucket,
-    Nanos, Plan, Precondition, Put, ReadResult, StoredValue, Version,
+    Access, AccountId, BucketId, BucketSummary, CreateBucket, Expiry, KeyInfo, KeyWrite, ListEntry,
+    ListQuery, ModifyBucket, Nanos, Plan, Precondition, Put, ReadResult, StoredValue, Touch,
+    Version, WriteReceipt,
 };
+pub(crate) use batch_operation::{BatchOperation, BatchOutcome, ValueAdmission, ValueBudget};
+pub(crate) use bucket_list::BucketPosition;
 pub(crate) use directory::{Directory, DirectorySettings};
 pub(crate) use errors::{DirectoryError, KeyError, Unavailable};
 pub(crate) use keyspace::Keyspace;
+pub(crate) use listing::Listing;
 pub(crate) use metadata::MetadataClient;
 pub(crate) use plans::{PlanChanges, PlanError};
 pub(crate) use session::SessionToken;

@@ -133,11 +133,15 @@ pub(super) fn encode_refusal(error: ShardError, leader: Option<NodeId>) -> reply
                 KeyError::Unavailable(Unavailable::Overloaded { .. }) => Reason::Busy,
                 KeyError::Unavailable(Unavailable::Stopping) => Reason::Stopping,
                 KeyError::Unavailable(
-                    Unavailable::NoLeader { .. } | Unavailable::ClockOff | Unavailable::Behind,
+                    Unavailable::NoLeader { .. }
+                    | Unavailable::ClockOff
+                    | Unavailable::Behind
+                    | Unavailable::Upgrading,
                 ) => Reason::NotHere,
                 KeyError::UnknownOutcome => Reason::UnknownOutcome,
                 KeyError::Damaged(_) => Reason::Damaged,
                 KeyError::PreconditionFailed
+                | KeyError::NoSuchKey
                 | KeyError::TooManyKeys { .. }
                 | KeyError::TooManyBytes { .. }
                 | KeyError::DiskFull { .. }

@@ -9,8 +9,8 @@ use cloudkv_proto::v1::{call, reply};
 use super::operation::{Operation, ShardError};
 use super::session;
 use crate::raft::ProposeError;
-use crate::shard::{Page, ShardHandle};
-use crate::types::{KeyInfo, ListQuery, ReadResult, StoredValue, Version};
+use crate::shard::ShardHandle;
+use crate::types::{ReadResult, StoredValue, Version};
 
 /// Reads a key.
 pub(super) struct GetKey<'a> {
@@ -43,6 +43,7 @@ impl Operation for GetKey<'_> {
                     version: Some(entry.version.into()),
                     expires_at: entry.expires_at.unwrap_or(0),
                     content_type: entry.content_type,
+                    metadata: entry.metadata,
                     value: entry.value,
                     ..Default::default()
                 });
@@ -65,6 +66,7 @@ impl Operation for GetKey<'_> {
             version: record.version.map(Version::from).unwrap_or_default(),
             expires_at: (record.expires_at != 0).then_some(record.expires_at),
             content_type: record.content_type,
+            metadata: record.metadata,
             value: record.value,
         }))
     }
@@ -122,60 +124,6 @@ impl Operation for SessionGet<'_> {
             reply::Body::Get(pb::GetReply { behind: true, .. }) => Some(SessionRead::Behind),
             reply => GetKey::decode(reply).map(SessionRead::Read),
         }
-    }
-}
-
-/// Lists live keys of a bucket, in ascending order.
-pub(super) struct ListKeys<'a> {
-    pub bucket: &'a [u8],
-    pub query: &'a ListQuery,
-}
-
-impl Operation for ListKeys<'_> {
-    type Output = Page;
-    const RETRYABLE: bool = true;
-
-    async fn execute(&self, shard: &ShardHandle) -> Result<Page, ShardError> {
-        Ok(shard.page(self.bucket, self.query.clone()).await?)
-    }
-
-    fn to_call(&self, shard: u16) -> call::Body {
-        call::Body::Page(pb::ForwardedPage {
-            shard: u32::from(shard),
-            bucket: Bytes::copy_from_slice(self.bucket),
-            prefix: self.query.prefix.clone(),
-            after: self.query.after.clone(),
-            limit: u32::try_from(self.query.limit).unwrap_or(u32::MAX),
-        })
-    }
-
-    fn encode(page: Page) -> reply::Body {
-        let keys = page.keys.into_iter().map(|info| pb::ListedKey {
-            key: info.key,
-            size: info.size,
-            version: Some(info.version.into()),
-            expires_at: info.expires_at.unwrap_or(0),
-        });
-        reply::Body::Page(pb::PageReply {
-            keys: keys.collect(),
-            more: page.has_more,
-        })
-    }
-
-    fn decode(reply: reply::Body) -> Option<Page> {
-        let reply::Body::Page(page) = reply else {
-            return None;
-        };
-        let keys = page.keys.into_iter().map(|key| KeyInfo {
-            key: key.key,
-            size: key.size,
-            version: key.version.map(Version::from).unwrap_or_default(),
-            expires_at: (key.expires_at != 0).then_some(key.expires_at),
-        });
-        Some(Page {
-            keys: keys.collect(),
-            has_more: page.more,
-        })
     }
 }
 
@@ -277,6 +225,7 @@ mod tests {
             content_type: Bytes::from_static(b"text/x"),
             version,
             expires_at: Some(9),
+            metadata: Bytes::from_static(b"{\"a\":1}"),
         };
         for result in [
             ReadResult::Live(entry),

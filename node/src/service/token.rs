@@ -58,7 +58,7 @@ pub(super) fn encode(mut entries: Vec<TokenEntry>) -> String {
     }
 }
 
-/// Drops the oldest sixteenth of the entries.
+/// Drops the oldest sixteenth of the entries, and those of the same time, unless that is all.
 fn drop_oldest(entries: &mut Vec<TokenEntry>) {
     let mut times: Vec<Nanos> = entries.iter().map(|entry| entry.time).collect();
     times.sort_unstable();
@@ -66,7 +66,13 @@ fn drop_oldest(entries: &mut Vec<TokenEntry>) {
     let Some(last) = drop_count.checked_sub(1).and_then(|at| times.get(at)) else {
         return;
     };
-    entries.retain(|entry| entry.time > *last);
+    if times.last() != Some(last) {
+        entries.retain(|entry| entry.time > *last);
+    } else if times.first() != Some(last) {
+        entries.retain(|entry| entry.time == *last);
+    } else {
+        entries.truncate(times.len() - drop_count);
+    }
 }
 
 /// Decodes a token; `None` if the text is malformed.
@@ -306,6 +312,24 @@ mod tests {
         let newer = entries.into_iter().filter(|entry| entry.time >= oldest);
         assert_eq!(kept, newer.collect::<Vec<_>>());
         assert!(kept.len() > 500);
+    }
+
+    #[test]
+    fn tokens_of_entries_of_one_time_are_never_empty() {
+        for oldest in [7, 6] {
+            let entry = |region| TokenEntry {
+                region,
+                incarnation: u64::MAX,
+                shard: 0,
+                time: if region == 0 { oldest } else { 7 },
+            };
+            let entries: Vec<TokenEntry> = (0..1000).map(entry).collect();
+            let token = encode(entries.clone());
+            assert!(token.len() <= MAX_TOKEN_BYTES);
+            let kept = decode(&token).unwrap();
+            assert!(kept.len() > 200);
+            assert!(kept.iter().all(|entry| entries.contains(entry)));
+        }
     }
 
     proptest! {

@@ -13,7 +13,7 @@ use super::quota::{self, OptionalReservation};
 use super::shards::Shards;
 use crate::meta::Bucket;
 use crate::raft::ProposeError;
-use crate::shard::{ShardHandle, WriteOutcome};
+use crate::shard::{KEY_METADATA_LEVEL, ShardHandle, WriteOutcome};
 use crate::store::DiskShortage;
 use crate::types::{Version, WriteReceipt};
 
@@ -37,6 +37,31 @@ pub(super) enum WriteResult {
     TooManyKeys(u64),
     TooManyBytes(u64),
     DiskFull(DiskShortage),
+    KeyMissing,
+}
+
+impl WriteResult {
+    /// Returns the receipt of a write that was done.
+    pub(super) fn into_receipt(self) -> Result<WriteReceipt, KeyError> {
+        match self {
+            Self::Done(written) => Ok(written),
+            Self::ConditionFailed => Err(KeyError::PreconditionFailed),
+            Self::BucketDeleted => Err(KeyError::BucketDeleted),
+            Self::TooManyKeys(limit) => Err(KeyError::TooManyKeys { limit }),
+            Self::TooManyBytes(limit) => Err(KeyError::TooManyBytes { limit }),
+            Self::DiskFull(shortage) => Err(KeyError::DiskFull(shortage)),
+            Self::KeyMissing => Err(KeyError::NoSuchKey),
+        }
+    }
+}
+
+/// Returns whether a write needs `KEY_METADATA_LEVEL`.
+pub(super) fn needs_metadata_level(write: &pb::Write) -> bool {
+    match &write.op {
+        Some(Op::Put(put)) => put.expires_at != 0 || !put.metadata.is_empty(),
+        Some(Op::Touch(_)) => true,
+        Some(Op::Delete(_)) | None => false,
+    }
 }
 
 impl WriteKey<'_> {
@@ -49,23 +74,47 @@ impl WriteKey<'_> {
         write
     }
 
-    /// Returns whether a put's value fits within the plan's bytes for a bucket.
-    async fn fits_byte_quota(&self, shard: &ShardHandle, limit: u64) -> Result<bool, ShardError> {
-        let Some(Op::Put(put)) = &self.write.op else {
-            return Ok(true);
+    /// Returns the bytes that a write may add to its bucket.
+    fn added_bytes(&self) -> u64 {
+        let bytes = match &self.write.op {
+            Some(Op::Put(put)) => self.write.key.len() + put.value.len() + put.metadata.len(),
+            Some(Op::Touch(touch)) => touch.metadata.as_ref().map_or(0, bytes::Bytes::len),
+            Some(Op::Delete(_)) | None => 0,
         };
+        bytes as u64
+    }
+
+    /// Returns whether a write's bytes fit within the plan's bytes for a bucket.
+    async fn fits_byte_quota(&self, shard: &ShardHandle, limit: u64) -> Result<bool, ShardError> {
+        let bytes = self.added_bytes();
+        if bytes == 0 {
+            return Ok(true);
+        }
         let key = &self.write.key;
-        let bytes = (key.len() + put.value.len()) as u64;
         // Path of nearly all writes: no await, nothing counted.
         if self.bucket.usage.byte_quota.consume(bytes, Instant::now()) {
             return Ok(true);
         }
-        let put = byte_quota::PutSize { key, bytes, limit };
+        let replaces_value = self.is_put();
+        let put = byte_quota::WriteSize {
+            key,
+            bytes,
+            limit,
+            replaces_value,
+        };
         byte_quota::admit(self.shards, shard, self.bucket, put, self.timeout).await
     }
 
     fn is_put(&self) -> bool {
         matches!(self.write.op, Some(Op::Put(_)))
+    }
+
+    fn grows(&self) -> bool {
+        match &self.write.op {
+            Some(Op::Put(_)) => true,
+            Some(Op::Touch(touch)) => touch.metadata.as_ref().is_some_and(|it| !it.is_empty()),
+            Some(Op::Delete(_)) | None => false,
+        }
     }
 
     /// Reserves quota for a key that may be new.
@@ -99,13 +148,16 @@ impl Operation for WriteKey<'_> {
         if !shard.is_serving() {
             return Err(ShardError::NotLeader);
         }
-        if let Some(shortage) = shard.gate().refuses(self.is_put()) {
+        if let Some(shortage) = shard.gate().refuses(self.grows()) {
             return Ok(WriteResult::DiskFull(shortage));
         }
         if let Some(limit) = self.bucket.limits.bytes
             && !self.fits_byte_quota(shard, limit).await?
         {
             return Ok(WriteResult::TooManyBytes(limit));
+        }
+        if needs_metadata_level(&self.write) {
+            shard.raise_level(KEY_METADATA_LEVEL).await?;
         }
         for _ in 0..MAX_QUOTA_ATTEMPTS {
             let reservation = match self.reserve_quota(shard).await {
@@ -118,6 +170,7 @@ impl Operation for WriteKey<'_> {
             match shard.write(write, reservation, self.timeout).await? {
                 WriteOutcome::Written(written) => return Ok(WriteResult::Done(written)),
                 WriteOutcome::ConditionFailed => return Ok(WriteResult::ConditionFailed),
+                WriteOutcome::KeyMissing => return Ok(WriteResult::KeyMissing),
                 WriteOutcome::BucketDropped => return Ok(WriteResult::BucketDeleted),
                 // The key was deleted after it was read: count again.
                 WriteOutcome::NoQuota => {}
@@ -152,6 +205,7 @@ impl Operation for WriteKey<'_> {
                 elsewhere: shortage.elsewhere,
                 refuses_all: shortage.refuses_all,
             }),
+            WriteResult::KeyMissing => Kind::KeyMissing(true),
         };
         reply::Body::Write(pb::WriteReply { kind: Some(kind) })
     }
@@ -175,13 +229,14 @@ impl Operation for WriteKey<'_> {
                 elsewhere: full.elsewhere,
                 refuses_all: full.refuses_all,
             }),
+            Kind::KeyMissing(_) => WriteResult::KeyMissing,
         })
     }
 
     fn queued_bytes(&self) -> usize {
         let value = match &self.write.op {
             Some(Op::Put(put)) => put.value.len(),
-            Some(Op::Delete(_)) | None => 0,
+            Some(Op::Touch(_) | Op::Delete(_)) | None => 0,
         };
         value + 512
     }

@@ -22,6 +22,8 @@ struct ExpiredKeys {
     keys: Vec<(Nanos, Bytes, Bytes)>,
     /// Expiry of the first row that was left: a later one, or one beyond the limit.
     next: Option<Nanos>,
+    /// That row.
+    next_row: Option<Vec<u8>>,
 }
 
 impl ShardState {
@@ -56,6 +58,7 @@ impl ShardState {
         self.header.last_version = self.header.last_version.max(expire.time);
         self.header.expiry_low = due.next.unwrap_or(expire.time).min(expire.time);
         self.view.set_next_expiry(due.next);
+        self.expiry_from = due.next_row;
         Ok(ShardResponse::Expired {
             has_more: due.next.is_some_and(|next| next <= expire.time),
         })
@@ -64,7 +67,11 @@ impl ShardState {
     /// Finds expired keys from the lowest index position that may hold a row: the deleted rows
     /// before it aren't scanned again.
     fn find_expired(&self, expire: pb::ExpireUpTo) -> io::Result<ExpiredKeys> {
-        let from = self.rows.expiry(self.header.expiry_low, b"", b"");
+        let lowest = self.rows.expiry(self.header.expiry_low, b"", b"");
+        let from = self
+            .expiry_from
+            .clone()
+            .map_or(lowest.clone(), |from| from.max(lowest));
         let to = self.rows.expiry(Nanos::MAX, &[u8::MAX; 14], b"");
         let mut due = ExpiredKeys::default();
         blocking(|| {
@@ -80,6 +87,7 @@ impl ShardState {
                     };
                     if at > expire.time || due.keys.len() >= expire.limit as usize {
                         due.next = Some(at);
+                        due.next_row = Some(row.to_vec());
                         return ControlFlow::Break(());
                     }
                     let (bucket, key) =

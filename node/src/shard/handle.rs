@@ -12,11 +12,12 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::merge_queue::{MergeError, MergeProposer, MergeQueue};
+use super::page::Page;
 use super::proposer::{self, BatchSettings, WriteError, WriteQueue};
 use super::response::{MergeOutcome, ShardResponse, WriteOutcome};
 use super::state::ShardState;
 use super::state_machine::Shard;
-use super::view::{Lookup, Page, ShardView};
+use super::view::{Lookup, ShardView};
 use crate::background::BackgroundScheduler;
 use crate::clock::Clock;
 use crate::quota::Reservation;
@@ -302,7 +303,7 @@ impl ShardHandle {
         self.clock.now()
     }
 
-    /// Lists live keys of a bucket, in order.
+    /// Reads a page of a bucket's list.
     pub async fn page(&self, bucket: &[u8], query: ListQuery) -> Result<Page, ReadError> {
         let (bucket, now) = (bucket.to_vec(), self.clock.now());
         self.read(move |view| view.page(&bucket, &query, now)).await
@@ -367,6 +368,16 @@ impl ShardHandle {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) | Err(_) => Err(WriteError::Unknown),
         }
+    }
+
+    /// Raises the shard's feature level to `level` at least. The caller knows that all nodes support
+    /// it. If the outcome is unknown, nothing that needs the level was proposed: try again.
+    pub async fn raise_level(&self, level: u32) -> Result<(), WriteError> {
+        if self.view.level() >= level {
+            return Ok(());
+        }
+        let raised = self.propose(Command::SetLevel(pb::SetLevel { level }));
+        raised.await.map_err(|_| WriteError::NotLeader).map(|_| ())
     }
 
     /// Proposes a command that is no write, and waits for its result, within a timeout.

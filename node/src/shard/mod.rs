@@ -23,6 +23,9 @@
 //! | `record_cache` | recently changed records, in memory |
 //! | `checkpoints` | digests after certain entries, compared between replicas |
 //! | `view` | lock-free reads, on any thread |
+//! | `page` | pages of lists, with the keys' common prefixes |
+//! | `list_position` | positions behind which a list goes on |
+//! | `listed_record` | decodes records without copying their values |
 //! | `proposer` | batches writes into Raft entries |
 //! | `handle` | a running shard |
 
@@ -33,8 +36,11 @@ mod digest;
 mod expire;
 mod feature_level;
 mod handle;
+mod list_position;
+mod listed_record;
 mod merge;
 mod merge_queue;
+mod page;
 mod peers;
 mod proposer;
 mod reconcile;
@@ -75,13 +81,14 @@ pub(crate) use change_log::{BulkCopyChunk, ChangeBatch};
 pub(crate) use checkpoints::{CheckpointVerdict, PeerCheckpoints, compare_checkpoints};
 pub(crate) use cloudkv_common::hash::shard_of;
 pub(crate) use digest::MAX_DIGEST_RANGES;
-pub(crate) use feature_level::MAX_FEATURE_LEVEL;
+pub(crate) use feature_level::{FIRST_LEVEL, KEY_METADATA_LEVEL, have_metadata};
 pub(crate) use handle::{ReadError, ShardHandle, ShardSettings};
+pub(crate) use list_position::ListPosition;
 pub(crate) use merge_queue::MergeError;
+pub(crate) use page::Page;
 pub(crate) use peers::ReplicationView;
 pub(crate) use proposer::{BatchSettings, WriteError};
 pub(crate) use response::{MergeOutcome, ShardResponse, WriteOutcome};
 #[cfg(test)]
 pub(crate) use state::ShardState;
 pub(crate) use state_machine::Shard;
-pub(crate) use view::Page;

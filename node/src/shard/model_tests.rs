@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::error::Error as _;
 
 use bytes::Bytes;
-use cloudkv_proto::v1::{self as pb, condition::Kind as Condition, shard_command::Kind, write::Op};
+use cloudkv_proto::v1::{
+    self as pb, condition::Kind as Condition, shard_command::Kind, touch::Expiry, write::Op,
+};
 use proptest::prelude::*;
 use prost::Message;
 
@@ -20,10 +22,19 @@ use crate::types::{ListQuery, ReadResult, Version};
 
 const BUCKETS: [&[u8; 14]; 2] = [b"aAAAAAAAAAAAAA", b"aBBBBBBBBBBBBB"];
 
+/// A key of the model.
+#[derive(Clone)]
+struct ModelRecord {
+    version: Version,
+    expires_at: u64,
+    value: Bytes,
+    metadata: Bytes,
+}
+
 /// Simple model of a shard's content.
 #[derive(Default)]
 struct Model {
-    keys: BTreeMap<(Bytes, Bytes), (Version, u64, Bytes)>,
+    keys: BTreeMap<(Bytes, Bytes), ModelRecord>,
     dropped: Vec<Bytes>,
     last_version: u64,
 }
@@ -36,7 +47,7 @@ impl Model {
         let id = (write.bucket.clone(), write.key.clone());
         let now = time.max(self.last_version + 1);
         let stored = self.keys.get(&id);
-        let live = stored.filter(|(_, expires, _)| *expires == 0 || now < *expires);
+        let live = stored.filter(|it| it.expires_at == 0 || now < it.expires_at);
         let condition = write
             .condition
             .as_ref()
@@ -52,12 +63,32 @@ impl Model {
         match op {
             Op::Put(put) if !put.may_create && stored.is_none() => return false,
             Op::Put(put) => {
-                let expires = if put.ttl == 0 { 0 } else { now + put.ttl };
-                let version = Version {
-                    time: now,
-                    region: 1,
+                let expires_at = match put {
+                    pb::Put { ttl: 1.., .. } => now + put.ttl,
+                    _ => put.expires_at,
                 };
-                self.keys.insert(id, (version, expires, put.value.clone()));
+                let record = ModelRecord {
+                    version: version_at(now),
+                    expires_at,
+                    value: put.value.clone(),
+                    metadata: put.metadata.clone(),
+                };
+                self.keys.insert(id, record);
+            }
+            Op::Touch(touch) => {
+                let Some(live) = live else { return false };
+                let record = ModelRecord {
+                    version: version_at(now),
+                    expires_at: match touch.expiry {
+                        None => live.expires_at,
+                        Some(Expiry::Ttl(ttl)) => now + ttl,
+                        Some(Expiry::ExpiresAt(time)) => time,
+                        Some(Expiry::Persist(_)) => 0,
+                    },
+                    value: live.value.clone(),
+                    metadata: touch.metadata.clone().unwrap_or(live.metadata.clone()),
+                };
+                self.keys.insert(id, record);
             }
             Op::Delete(_) => {
                 self.keys.remove(&id);
@@ -76,7 +107,7 @@ impl Model {
             }
             Kind::Expire(expire) => {
                 self.keys
-                    .retain(|_, (_, expires, _)| *expires == 0 || *expires > expire.time);
+                    .retain(|_, it| it.expires_at == 0 || it.expires_at > expire.time);
                 self.last_version = self.last_version.max(expire.time);
             }
             Kind::DropBucket(drop) => {
@@ -88,17 +119,38 @@ impl Model {
     }
 }
 
+fn version_at(time: u64) -> Version {
+    Version { time, region: 1 }
+}
+
 fn bucket() -> impl Strategy<Value = Bytes> {
     (0..2_usize).prop_map(|n| Bytes::from_static(BUCKETS[n]))
 }
 
 fn write() -> impl Strategy<Value = pb::Write> {
     let value = proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from);
-    let put = (value, prop_oneof![Just(0_u64), 1..300_u64], 0..8_u8);
+    let metadata = || {
+        let small = proptest::collection::vec(any::<u8>(), 0..5).prop_map(Bytes::from);
+        prop_oneof![2 => Just(Bytes::new()), 1 => small]
+    };
+    let expiry = prop_oneof![
+        2 => Just((0_u64, 0_u64)),
+        1 => (1..300_u64).prop_map(|ttl| (ttl, 0)),
+        1 => (1..1500_u64).prop_map(|expires_at| (0, expires_at)),
+    ];
+    let put = (value, metadata(), expiry, 0..8_u8);
+    let touched_expiry = prop_oneof![
+        Just(None),
+        (1..300_u64).prop_map(|ttl| Some(Expiry::Ttl(ttl))),
+        (1..1500_u64).prop_map(|time| Some(Expiry::ExpiresAt(time))),
+        Just(Some(Expiry::Persist(true))),
+    ];
+    let touch = (touched_expiry, proptest::option::of(metadata()));
     let op = prop_oneof![
-        3 => put.prop_map(|(value, ttl, create)| Op::Put(pb::Put {
-            value, ttl, may_create: create > 0, ..Default::default()
+        3 => put.prop_map(|(value, metadata, (ttl, expires_at), create)| Op::Put(pb::Put {
+            value, metadata, ttl, expires_at, may_create: create > 0, ..Default::default()
         })),
+        1 => touch.prop_map(|(expiry, metadata)| Op::Touch(pb::Touch { expiry, metadata })),
         1 => Just(Op::Delete(pb::Delete {})),
     ];
     let condition = prop_oneof![
@@ -198,11 +250,10 @@ fn digest_of_all(shard: &TestShard) -> u64 {
     let mut digest = 0_u64;
     for bucket in BUCKETS {
         let query = ListQuery {
-            prefix: Bytes::new(),
-            after: None,
             limit: usize::MAX,
+            ..ListQuery::default()
         };
-        for info in view.page(bucket, &query, 0).unwrap().keys {
+        for info in view.page(bucket, &query, 0).unwrap().into_keys() {
             let row = shard.state.rows.record(bucket, &info.key);
             let row = shard.engine.state.get(&row).unwrap().unwrap();
             let record = record::decode(row).unwrap();
@@ -235,20 +286,24 @@ proptest! {
                 .keys
                 .iter()
                 .filter(|((of, _), _)| of == &bucket[..])
-                .map(|((_, key), (version, _, value))| (key.clone(), *version, value.clone()))
+                .map(|((_, key), it)| {
+                    (key.clone(), it.version, it.value.clone(), it.metadata.clone())
+                })
                 .collect();
-            let query = ListQuery { prefix: Bytes::new(), after: None, limit: 1000 };
+            let query = ListQuery { limit: 1000, ..ListQuery::default() };
             let listed: Vec<_> = view
                 .page(bucket, &query, 0)
                 .unwrap()
-                .keys
-                .into_iter()
+                .into_keys()
                 .map(|info| {
                     let entry = view.get(bucket, &info.key, 0).unwrap().into_value().unwrap();
-                    (info.key, info.version, entry.value)
+                    (info.key, info.version, entry.value, entry.metadata)
                 })
                 .collect();
-            let bytes: usize = listed.iter().map(|(key, _, value)| key.len() + value.len()).sum();
+            let bytes: usize = listed
+                .iter()
+                .map(|(key, _, value, metadata)| key.len() + value.len() + metadata.len())
+                .sum();
             let state = view.bucket(bucket).unwrap();
             prop_assert_eq!(state.keys, listed.len() as u64);
             prop_assert_eq!(state.bytes, bytes as u64);
@@ -292,6 +347,57 @@ fn put(time: u64, key: &str, ttl: u64) -> Kind {
         time,
         writes: vec![write],
     })
+}
+
+fn put_expiring_at(key: &str, expires_at: u64) -> Kind {
+    let put = pb::Put {
+        expires_at,
+        may_create: true,
+        ..Default::default()
+    };
+    let write = pb::Write {
+        bucket: Bytes::from_static(BUCKETS[0]),
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        op: Some(Op::Put(put)),
+        condition: None,
+    };
+    Kind::Writes(pb::WriteBatch {
+        time: 1,
+        writes: vec![write],
+    })
+}
+
+#[test]
+fn keys_of_one_expiry_are_removed_in_parts_each_from_where_the_last_ended() {
+    const EXPIRY: u64 = 500;
+    let mut shard = TestShard::new();
+    for number in 0..9 {
+        shard.apply(put_expiring_at(&format!("k{number}"), EXPIRY), true);
+    }
+    let expire = || {
+        Kind::Expire(pb::ExpireUpTo {
+            time: EXPIRY,
+            limit: 2,
+        })
+    };
+    let more = ShardResponse::Expired { has_more: true };
+    assert_eq!(shard.apply(expire(), true), more);
+    let row = |key: &str| shard.state.rows.expiry(EXPIRY, BUCKETS[0], key.as_bytes());
+    assert_eq!(shard.state.expiry_from, Some(row("k2")));
+    // A key that comes before the place at which the next part begins.
+    let early = row("a");
+    shard.apply(put_expiring_at("a", EXPIRY), true);
+    assert_eq!(shard.state.expiry_from, Some(early));
+    for _ in 0..3 {
+        assert_eq!(shard.apply(expire(), true), more);
+    }
+    assert_eq!(
+        shard.apply(expire(), true),
+        ShardResponse::Expired { has_more: false }
+    );
+    let view = shard.state.view();
+    assert_eq!(view.bucket(BUCKETS[0]).unwrap().keys, 0);
+    assert!(!view.has_expired_keys(EXPIRY));
 }
 
 #[test]

@@ -89,7 +89,12 @@ impl Waiter {
 fn leaves_quota_unused(outcome: &WriteResult) -> bool {
     match outcome {
         Ok(WriteOutcome::Written(written)) => written.existed,
-        Ok(WriteOutcome::ConditionFailed | WriteOutcome::NoQuota | WriteOutcome::BucketDropped)
+        Ok(
+            WriteOutcome::ConditionFailed
+            | WriteOutcome::KeyMissing
+            | WriteOutcome::NoQuota
+            | WriteOutcome::BucketDropped,
+        )
         | Err(WriteError::NotLeader | WriteError::Overloaded | WriteError::Stopping) => true,
         Err(WriteError::Unknown) => false,
     }
@@ -109,32 +114,37 @@ impl WriteQueue {
         write: pb::Write,
         reservation: Option<Reservation>,
     ) -> Result<oneshot::Receiver<WriteResult>, WriteError> {
-        let bytes = self
-            .budget
-            .try_acquire(queued_bytes(&write))
-            .ok_or(WriteError::Overloaded)?;
         let (answer, outcome) = oneshot::channel();
         let waiter = Waiter {
             responder: answer,
             reservation,
         };
-        self.sender
-            .try_send(PendingWrite {
-                write,
-                permit: bytes,
-                waiter,
-            })
-            .map_err(|refused| match refused {
-                mpsc::error::TrySendError::Full(_) => WriteError::Overloaded,
-                mpsc::error::TrySendError::Closed(_) => WriteError::Stopping,
-            })?;
-        Ok(outcome)
+        // A write that isn't queued is answered at once, which releases its reservation.
+        let Some(bytes) = self.budget.try_acquire(queued_bytes(&write)) else {
+            waiter.respond(Err(WriteError::Overloaded));
+            return Err(WriteError::Overloaded);
+        };
+        let pending = PendingWrite {
+            write,
+            permit: bytes,
+            waiter,
+        };
+        let (refused, error) = match self.sender.try_send(pending) {
+            Ok(()) => return Ok(outcome),
+            Err(mpsc::error::TrySendError::Full(refused)) => (refused, WriteError::Overloaded),
+            Err(mpsc::error::TrySendError::Closed(refused)) => (refused, WriteError::Stopping),
+        };
+        refused.waiter.respond(Err(error.clone()));
+        Err(error)
     }
 }
 
 fn queued_bytes(write: &pb::Write) -> usize {
     let value = match &write.op {
-        Some(pb::write::Op::Put(put)) => put.value.len() + put.content_type.len(),
+        Some(pb::write::Op::Put(put)) => {
+            put.value.len() + put.content_type.len() + put.metadata.len()
+        }
+        Some(pb::write::Op::Touch(touch)) => touch.metadata.as_ref().map_or(0, bytes::Bytes::len),
         Some(pb::write::Op::Delete(_)) | None => 0,
     };
     // The constant is an estimate of the message's and the queue slot's own size.

@@ -35,7 +35,13 @@ pub(super) fn into_entry(record: pb::Record) -> StoredValue {
         expires_at: expiry_of(&record),
         value: record.value,
         content_type: record.content_type,
+        metadata: record.metadata,
     }
+}
+
+/// Returns what a record's key, value and metadata count in the bytes of its bucket.
+pub(super) fn counted_bytes(key: &[u8], record: &pb::Record) -> u64 {
+    (key.len() + record.value.len() + record.metadata.len()) as u64
 }
 
 /// Returns a record's contribution to the digest: a hash of the key and of all fields that regions
@@ -51,6 +57,12 @@ pub(super) fn digest(bucket: &[u8], key: &[u8], record: &pb::Record) -> u64 {
     head.extend_from_slice(&record.expires_at.to_be_bytes());
     head.push(u8::from(record.tombstone));
     head.extend_from_slice(&record.content_type);
+    if !record.metadata.is_empty() {
+        // A content type has no zero byte, as the length has, so the two can't be confused. Records
+        // without metadata keep the digest that they had before level 2.
+        head.extend_from_slice(&record.metadata);
+        head.extend_from_slice(&(record.metadata.len() as u64).to_be_bytes());
+    }
     xxh3_64_with_seed(&record.value, xxh3_64(&head))
 }
 
@@ -62,8 +74,13 @@ mod tests {
 
     fn records() -> impl Strategy<Value = pb::Record> {
         let bytes = || proptest::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from);
-        (any::<(u64, u32, u64, bool, u64, u64)>(), bytes(), bytes()).prop_map(
-            |((time, region, expires_at, tombstone, change, source), content_type, value)| {
+        let numbers = any::<(u64, u32, u64, bool, u64, u64)>();
+        let texts = (bytes(), bytes(), bytes());
+        (numbers, texts).prop_map(
+            |(
+                (time, region, expires_at, tombstone, change, source),
+                (content_type, metadata, value),
+            )| {
                 pb::Record {
                     version: Some(pb::Version { time, region }),
                     expires_at,
@@ -71,6 +88,7 @@ mod tests {
                     content_type,
                     change,
                     source,
+                    metadata,
                     value,
                 }
             },

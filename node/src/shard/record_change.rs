@@ -16,7 +16,7 @@ use crate::store::RowBatch;
 use crate::types::Version;
 
 /// Size of a retained change beside its key and value, in bytes.
-const ENTRY_OVERHEAD_BYTES: usize = 64;
+const ENTRY_OVERHEAD_BYTES: u64 = 64;
 
 /// Reason for a change of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,11 @@ impl ShardState {
             batch.delete(self.rows.expiry(at, change.bucket, change.key));
         }
         if let Some(at) = change.new.as_ref().and_then(record::expiry_of) {
-            batch.put(self.rows.expiry(at, change.bucket, change.key), b"");
+            let row = self.rows.expiry(at, change.bucket, change.key);
+            batch.put(&row, b"");
+            if self.expiry_from.as_ref().is_some_and(|from| row < *from) {
+                self.expiry_from = Some(row);
+            }
             self.header.expiry_low = self.header.expiry_low.min(at);
             self.view.lower_next_expiry(at);
         }
@@ -155,7 +159,7 @@ impl ShardState {
         let contribution = |record: &Option<pb::Record>| match record {
             Some(record) => {
                 let keys = u64::from(!record.tombstone);
-                let bytes = keys * (change.key.len() + record.value.len()) as u64;
+                let bytes = keys * record::counted_bytes(change.key, record);
                 (
                     keys,
                     bytes,
@@ -180,5 +184,5 @@ impl ShardState {
 }
 
 fn retained_bytes(key: &[u8], record: &pb::Record) -> u64 {
-    (key.len() + record.value.len() + ENTRY_OVERHEAD_BYTES) as u64
+    record::counted_bytes(key, record) + ENTRY_OVERHEAD_BYTES
 }

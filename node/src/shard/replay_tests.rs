@@ -27,7 +27,7 @@ use crate::store::keys::{GroupId, Rows};
 use crate::store::{Engine, EngineSettings, RowBatch};
 
 /// Releases with a recording, the latest last.
-const RELEASES: [&str; 1] = ["0.1"];
+const RELEASES: [&str; 2] = ["0.1", "0.2"];
 
 /// State after a log.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

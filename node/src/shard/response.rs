@@ -30,6 +30,8 @@ pub enum WriteOutcome {
     Written(WriteReceipt),
     /// Its condition didn't hold.
     ConditionFailed,
+    /// It would change a live key, and there is none.
+    KeyMissing,
     /// The key is new, and no quota was reserved for it.
     NoQuota,
     /// The bucket is dropped.

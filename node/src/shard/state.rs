@@ -33,6 +33,9 @@ pub struct ShardState {
     pub(super) header: pb::ShardHeader,
     /// Records changed since the last batch was written, and recently changed ones.
     pub(super) record_cache: RecordCache,
+    /// No row of the expiry index lies before this one, if it is known: rows of one time may be
+    /// many, and the header has only their time. It isn't replicated, and changes no result.
+    pub(super) expiry_from: Option<Vec<u8>>,
     /// Buckets changed since the last batch was written.
     changed_buckets: HashMap<Bytes, pb::BucketState>,
     /// Cache of buckets changed before, equal to their rows.
@@ -50,6 +53,7 @@ impl ShardState {
             rows,
             header,
             record_cache: RecordCache::new(record_cache_bytes),
+            expiry_from: None,
             changed_buckets: HashMap::new(),
             bucket_cache: HashMap::new(),
             view,
@@ -129,6 +133,7 @@ impl ShardState {
     /// Drops the state, and reads it again from `rows`.
     pub(super) fn load_rows(&mut self, rows: Rows) -> Result<(), StoreError> {
         self.record_cache.clear();
+        self.expiry_from = None;
         self.changed_buckets.clear();
         self.bucket_cache.clear();
         self.header = read_header(&self.db.db_snapshot(), rows)?;

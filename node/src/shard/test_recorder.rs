@@ -5,7 +5,9 @@
 //! a peer again. All random choices have one seed.
 
 use bytes::Bytes;
-use cloudkv_proto::v1::{self as pb, condition::Kind as Condition, shard_command::Kind, write::Op};
+use cloudkv_proto::v1::{
+    self as pb, condition::Kind as Condition, shard_command::Kind, touch::Expiry, write::Op,
+};
 
 use super::BulkCopyChunk;
 use super::feature_level::MAX_FEATURE_LEVEL;
@@ -120,10 +122,11 @@ impl LogMaker {
     fn random_write(&mut self, place: usize) -> pb::Write {
         let bucket = BUCKETS[self.random.below(BUCKETS.len())];
         let key = format!("key-{}", self.random.below(KEYS));
-        let op = if self.random.below(4) == 0 {
-            Op::Delete(pb::Delete {})
-        } else {
-            Op::Put(self.random.put())
+        let now = self.regions[place].clock;
+        let op = match self.random.below(8) {
+            0 | 1 => Op::Delete(pb::Delete {}),
+            2 => Op::Touch(self.random.touch(now)),
+            _ => Op::Put(self.random.put(now)),
         };
         let condition = match self.random.below(8) {
             0 => Some(Condition::Exists(true)),
@@ -290,22 +293,43 @@ impl Random {
         (self.draw() % bound as u64) as usize
     }
 
-    fn put(&mut self) -> pb::Put {
+    fn put(&mut self, now: u64) -> pb::Put {
         let size = self.below(60);
         let value: Vec<u8> = (0..size).map(|_| self.below(256) as u8).collect();
         let content_type: &[u8] = match self.below(2) {
             0 => b"",
             _ => b"text/plain",
         };
-        let ttl = match self.below(3) {
-            0 => SECOND * (1 + self.draw() % 600),
-            _ => 0,
+        let (ttl, expires_at) = match self.below(6) {
+            0 | 1 => (SECOND * (1 + self.draw() % 600), 0),
+            2 => (0, now + SECOND * (self.draw() % 600)),
+            _ => (0, 0),
         };
         pb::Put {
             value: Bytes::from(value),
             content_type: Bytes::from_static(content_type),
             ttl,
             may_create: self.below(8) != 0,
+            expires_at,
+            metadata: self.metadata(),
+        }
+    }
+
+    fn touch(&mut self, now: u64) -> pb::Touch {
+        let expiry = match self.below(4) {
+            0 => None,
+            1 => Some(Expiry::Ttl(SECOND * (1 + self.draw() % 600))),
+            2 => Some(Expiry::ExpiresAt(now + SECOND * (self.draw() % 600))),
+            _ => Some(Expiry::Persist(true)),
+        };
+        let metadata = (self.below(2) == 0).then(|| self.metadata());
+        pb::Touch { expiry, metadata }
+    }
+
+    fn metadata(&mut self) -> Bytes {
+        match self.below(3) {
+            0 => Bytes::from(format!("{{\"n\":{}}}", self.below(1000))),
+            _ => Bytes::new(),
         }
     }
 }

@@ -175,11 +175,10 @@ impl TestRegion {
     pub(super) fn live_entries(&self) -> BTreeMap<Bytes, (Version, Bytes)> {
         let view = self.view();
         let query = ListQuery {
-            prefix: Bytes::new(),
-            after: None,
             limit: 1000,
+            ..ListQuery::default()
         };
-        let keys = view.page(BUCKET, &query, 0).unwrap().keys.into_iter();
+        let keys = view.page(BUCKET, &query, 0).unwrap().into_keys();
         keys.map(|info| {
             let entry = view
                 .get(BUCKET, &info.key, 0)

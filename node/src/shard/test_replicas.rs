@@ -145,7 +145,7 @@ impl Replica {
         let bootstrap = pb::BootstrapShard {
             region: 1,
             incarnation: 1,
-            level: super::MAX_FEATURE_LEVEL,
+            level: super::feature_level::MAX_FEATURE_LEVEL,
             ..Default::default()
         };
         let shard = ShardHandle::start(engine, 0, &settings, bootstrap)

@@ -13,12 +13,13 @@ use cloudkv_proto::v1 as pb;
 use tokio::sync::watch;
 
 use super::checkpoints::Checkpoints;
+use super::listed_record::decode_without_value;
 use super::peers::ReplicationView;
 use super::record;
 use super::rows::decode_bucket;
 use crate::store::keys::{self, GroupId, RowKind, Rows};
 use crate::store::{CachedRead, Scan, StateDb, StoreError};
-use crate::types::{BucketId, KeyInfo, ListQuery, Nanos, ReadResult};
+use crate::types::{BucketId, Nanos, ReadResult};
 
 /// Read access to a shard.
 pub struct ShardView {
@@ -27,6 +28,8 @@ pub struct ShardView {
     generation: AtomicU32,
     /// Number of the region that the shard belongs to; 0 until it is bootstrapped.
     region: AtomicU32,
+    /// Feature level of the shard.
+    level: AtomicU32,
     /// True if it serves: bootstrapped, and not being seeded.
     is_open: AtomicBool,
     replication: watch::Sender<Arc<ReplicationView>>,
@@ -45,15 +48,6 @@ pub enum Lookup {
     NotCached,
 }
 
-/// Page of a listing.
-#[derive(Debug, Default)]
-pub struct Page {
-    /// Keys in ascending order.
-    pub keys: Vec<KeyInfo>,
-    /// True if there may be more after them.
-    pub has_more: bool,
-}
-
 impl ShardView {
     pub(super) fn new(db: StateDb, rows: Rows, header: &pb::ShardHeader) -> Self {
         let view = Self {
@@ -61,6 +55,7 @@ impl ShardView {
             group: rows.group(),
             generation: AtomicU32::new(rows.generation()),
             region: AtomicU32::new(0),
+            level: AtomicU32::new(0),
             is_open: AtomicBool::new(false),
             replication: watch::channel(Arc::default()).0,
             last_version: AtomicU64::new(0),
@@ -77,6 +72,7 @@ impl ShardView {
             .store(header.last_version, Ordering::Release);
         self.digest.store(header.digest, Ordering::Release);
         self.region.store(header.region, Ordering::Release);
+        self.level.store(header.level, Ordering::Release);
         let open = header.region != 0 && !header.seeding;
         self.is_open.store(open, Ordering::Release);
         self.publish_replication(header);
@@ -134,6 +130,11 @@ impl ShardView {
         self.region.load(Ordering::Acquire)
     }
 
+    /// Returns the feature level of the shard: its log may have what that level allows.
+    pub fn level(&self) -> u32 {
+        self.level.load(Ordering::Acquire)
+    }
+
     /// Returns the order-free sum over all records: equal on all replicas at the same applied
     /// index.
     pub fn digest(&self) -> u64 {
@@ -151,7 +152,7 @@ impl ShardView {
     }
 
     /// Returns the time that expiry is compared with: the later of the clock and the last version.
-    fn read_time(&self, now: Nanos) -> Nanos {
+    pub(super) fn read_time(&self, now: Nanos) -> Nanos {
         now.max(self.last_version.load(Ordering::Acquire))
     }
 
@@ -225,11 +226,14 @@ impl ShardView {
             to,
             fill_cache: false,
         };
-        let is_larger =
-            |info: KeyInfo| info.key.len() > key_bytes || info.size > value_bytes as u64;
         let mut has_larger = false;
-        self.db.try_scan(scan, |row, value| {
-            has_larger = key_info(row, value, now)?.is_some_and(is_larger);
+        self.db.try_scan(scan, |row, record| {
+            let Some((_, key)) = keys::split_record(row) else {
+                return Err(StoreError::corrupt("record", "its row key is too short"));
+            };
+            let (record, value) = decode_without_value(record)?;
+            let is_larger = key.len() > key_bytes || value.len() > value_bytes;
+            has_larger = is_larger && record::is_live(&record, now);
             Ok::<_, StoreError>(if has_larger {
                 ControlFlow::Break(())
             } else {
@@ -257,60 +261,4 @@ impl ShardView {
         let ranges: Vec<_> = buckets.iter().map(range).collect();
         self.db.remove_ranges(&ranges)
     }
-
-    /// Lists live keys of a bucket, in order: blocks for the disk.
-    pub fn page(&self, bucket: &[u8], query: &ListQuery, now: Nanos) -> Result<Page, StoreError> {
-        self.read_consistent(|rows| self.read_page(rows, bucket, query, self.read_time(now)))
-    }
-
-    fn read_page(
-        &self,
-        rows: Rows,
-        bucket: &[u8],
-        query: &ListQuery,
-        now: Nanos,
-    ) -> Result<Page, StoreError> {
-        let prefix = rows.record(bucket, &query.prefix);
-        let to = keys::prefix_end(&prefix);
-        let from = match &query.after {
-            // The first key after `after` is `after` with a zero byte.
-            Some(after) => [&rows.record(bucket, after)[..], &[0]].concat().max(prefix),
-            None => prefix,
-        };
-        let mut page = Page::default();
-        if from >= to {
-            return Ok(page);
-        }
-        let scan = Scan {
-            from,
-            to,
-            fill_cache: true,
-        };
-        self.db.try_scan(scan, |row, value| {
-            let info = key_info(row, value, now)?;
-            if info.is_some() && page.keys.len() >= query.limit {
-                page.has_more = true;
-                return Ok(ControlFlow::Break(()));
-            }
-            page.keys.extend(info);
-            Ok::<_, StoreError>(ControlFlow::Continue(()))
-        })?;
-        Ok(page)
-    }
-}
-
-fn key_info(row: &[u8], value: &[u8], now: Nanos) -> Result<Option<KeyInfo>, StoreError> {
-    let Some((_, key)) = keys::split_record(row) else {
-        return Err(StoreError::corrupt("record", "its row key is too short"));
-    };
-    let record = record::decode(Bytes::copy_from_slice(value))?;
-    if !record::is_live(&record, now) {
-        return Ok(None);
-    }
-    Ok(Some(KeyInfo {
-        key: Bytes::copy_from_slice(key),
-        size: record.value.len() as u64,
-        version: record::version_of(&record),
-        expires_at: record::expiry_of(&record),
-    }))
 }

@@ -1,8 +1,8 @@
-//! Applies puts and deletes (`WriteBatch`) to a shard.
+//! Applies puts, touches and deletes (`WriteBatch`) to a shard.
 
 use std::io;
 
-use cloudkv_proto::v1::{self as pb, condition::Kind as Condition, write::Op};
+use cloudkv_proto::v1::{self as pb, condition::Kind as Condition, touch::Expiry, write::Op};
 
 use super::record;
 use super::record_change::{ChangeCause, RecordChange};
@@ -38,6 +38,10 @@ impl ShardState {
         let old = self.record(&row)?;
         let now = time.max(self.header.last_version + 1);
         let live = old.as_ref().filter(|record| record::is_live(record, now));
+        // First, since without its condition the touch would fail, too (RFC 9110, 13.2.1).
+        if live.is_none() && matches!(write.op, Some(Op::Touch(_))) {
+            return Ok(WriteOutcome::KeyMissing);
+        }
         if !condition_holds(write.condition.as_ref(), live)? {
             return Ok(WriteOutcome::ConditionFailed);
         }
@@ -51,17 +55,8 @@ impl ShardState {
             region: self.header.region,
         };
         let new = match &write.op {
-            Some(Op::Put(put)) => Some(pb::Record {
-                version: Some(version.into()),
-                expires_at: if put.ttl == 0 {
-                    0
-                } else {
-                    version.time.saturating_add(put.ttl)
-                },
-                content_type: put.content_type.clone(),
-                value: put.value.clone(),
-                ..Default::default()
-            }),
+            Some(Op::Put(put)) => Some(new_record(put, version)),
+            Some(Op::Touch(touch)) => live.map(|live| touched_record(live, touch, version)),
             Some(Op::Delete(_)) => self.new_tombstone(version),
             None => return Err(unknown_write_error()),
         };
@@ -82,6 +77,42 @@ impl ShardState {
             existed,
             expires_at,
         }))
+    }
+}
+
+/// Builds the record of a put.
+fn new_record(put: &pb::Put, version: Version) -> pb::Record {
+    let expires_at = match (put.expires_at, put.ttl) {
+        (0, 0) => 0,
+        (0, ttl) => version.time.saturating_add(ttl),
+        (expires_at, _) => expires_at,
+    };
+    pb::Record {
+        version: Some(version.into()),
+        expires_at,
+        content_type: put.content_type.clone(),
+        metadata: put.metadata.clone(),
+        value: put.value.clone(),
+        ..Default::default()
+    }
+}
+
+/// Builds the record that a touch makes of a live one.
+fn touched_record(live: &pb::Record, touch: &pb::Touch, version: Version) -> pb::Record {
+    let expires_at = match touch.expiry {
+        None => live.expires_at,
+        Some(Expiry::Ttl(ttl)) => version.time.saturating_add(ttl),
+        Some(Expiry::ExpiresAt(expires_at)) => expires_at,
+        Some(Expiry::Persist(_)) => 0,
+    };
+    let metadata = touch.metadata.as_ref().unwrap_or(&live.metadata);
+    pb::Record {
+        version: Some(version.into()),
+        expires_at,
+        content_type: live.content_type.clone(),
+        metadata: metadata.clone(),
+        value: live.value.clone(),
+        ..Default::default()
     }
 }
 

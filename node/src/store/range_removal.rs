@@ -18,7 +18,8 @@ use std::ops::ControlFlow;
 
 use super::error::StoreError;
 use super::keys;
-use super::state::{RowBatch, Scan, StateDb};
+use super::scan::Scan;
+use super::state::{RowBatch, StateDb};
 
 /// First key of a range, and its end, exclusive.
 pub(super) type KeyRange = (Vec<u8>, Vec<u8>);

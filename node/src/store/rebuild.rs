@@ -16,7 +16,8 @@ use prost::Message;
 
 use super::error::StoreError;
 use super::keys::{self, GroupId, RowKind, Rows};
-use super::state::{RowBatch, Scan, StateDb};
+use super::scan::Scan;
+use super::state::{RowBatch, StateDb};
 use super::state_dirs::StateDirs;
 
 /// Size of a write batch while copying, in bytes.

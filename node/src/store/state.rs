@@ -14,9 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rocksdb::{
-    Cache, DB, DBRawIterator, Options, ReadOptions, ReadTier, Snapshot, WriteBatch, WriteOptions,
-};
+use rocksdb::{Cache, DB, Options, ReadOptions, ReadTier, Snapshot, WriteBatch, WriteOptions};
 
 use tokio::sync::{OwnedMutexGuard, watch};
 
@@ -24,6 +22,7 @@ use super::blocking::{StallWatch, blocking};
 use super::damage::{DamageRegistry, GroupDamage};
 use super::error::StoreError;
 use super::keys::GroupId;
+use super::scan::{self, Scan, ScanOrder, ScanStep};
 use super::state_dirs::StateDirs;
 
 /// Result of a read that doesn't wait for the disk.
@@ -83,26 +82,6 @@ impl RowBatch {
     }
 }
 
-/// Range of rows to scan.
-#[derive(Clone, Debug)]
-pub struct Scan {
-    /// First key.
-    pub from: Vec<u8>,
-    /// End, exclusive.
-    pub to: Vec<u8>,
-    /// True to keep the blocks read in the cache: not for full scans.
-    pub fill_cache: bool,
-}
-
-impl Scan {
-    fn options(&self) -> ReadOptions {
-        let mut options = ReadOptions::default();
-        options.fill_cache(self.fill_cache);
-        options.set_iterate_upper_bound(self.to.clone());
-        options
-    }
-}
-
 impl StateDbInner {
     /// Handles the failure of a read of a row, or of a scan that began there. If it has met damage,
     /// compactions are stopped: see `rebuild`.
@@ -114,6 +93,15 @@ impl StateDbInner {
             tracing::error!(%error, "stopping compactions of the damaged state failed");
         }
         StoreError::on("read", "state row")(error)
+    }
+
+    /// Handles the failure of a scan, if it has failed.
+    fn check_scan(
+        &self,
+        scan: &Scan,
+        status: Result<(), rocksdb::Error>,
+    ) -> Result<(), StoreError> {
+        status.map_err(|error| self.read_error(&scan.from, error))
     }
 
     /// Handles the failure of a write: a compaction may have met damage, after which RocksDB
@@ -136,24 +124,6 @@ impl StateDbInner {
             .set_options(&[("disable_auto_compactions", "true")])
             .map_err(StoreError::on("configure", "state database"))
     }
-}
-
-fn scan_rows<E: From<StoreError>>(
-    state: &StateDbInner,
-    mut rows: DBRawIterator<'_>,
-    from: &[u8],
-    mut visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, E>,
-) -> Result<(), E> {
-    rows.seek(from);
-    while let Some((key, value)) = rows.item() {
-        if visit(key, value)?.is_break() {
-            break;
-        }
-        rows.next();
-    }
-    rows.status()
-        .map_err(|error| state.read_error(from, error))?;
-    Ok(())
 }
 
 /// Snapshot of the database, for several consistent reads.
@@ -185,8 +155,9 @@ impl DbSnapshot<'_> {
         scan: &Scan,
         visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, E>,
     ) -> Result<(), E> {
-        let rows = self.rows.raw_iterator_opt(scan.options());
-        scan_rows(self.state, rows, &scan.from, visit)
+        let mut rows = self.rows.raw_iterator_opt(scan.options());
+        scan::read_rows(&mut rows, &scan.from, visit)?;
+        Ok(self.state.check_scan(scan, rows.status())?)
     }
 }
 
@@ -345,8 +316,23 @@ impl StateDb {
         scan: Scan,
         visit: impl FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, E>,
     ) -> Result<(), E> {
-        let rows = self.inner.db.raw_iterator_opt(scan.options());
-        scan_rows(&self.inner, rows, &scan.from, visit)
+        let mut rows = self.inner.db.raw_iterator_opt(scan.options());
+        scan::read_rows(&mut rows, &scan.from, visit)?;
+        Ok(self.inner.check_scan(&scan, rows.status())?)
+    }
+
+    /// Scans rows in one consistent view and in either order, and skips those that `visit` doesn't
+    /// need, until it ends the scan or fails: blocks.
+    pub fn seek_scan<E: From<StoreError>>(
+        &self,
+        scan: &Scan,
+        order: ScanOrder,
+        visit: impl FnMut(&[u8], &[u8]) -> Result<ScanStep, E>,
+    ) -> Result<(), E> {
+        let options = scan.bidirectional_options();
+        let mut rows = self.inner.db.raw_iterator_opt(options);
+        scan::read_rows_with_seeks(&mut rows, scan, order, visit)?;
+        Ok(self.inner.check_scan(scan, rows.status())?)
     }
 
     /// Takes a snapshot of all rows as they are now, unaffected by later writes.

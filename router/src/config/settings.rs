@@ -107,7 +107,8 @@ cloudkv_common::settings! {
     connection_answers_kib: Kib = Number { min: Kib(16), max: Kib(1 << 20) } => "1024",
 
     /// Time for a request, over all attempts; after it the response is 504 if the request may have
-    /// been executed, else 503. It should be more than the nodes' `request_timeout`.
+    /// been executed, else 503. It should be more than the nodes' `request_timeout`. A batch has three
+    /// times as long.
     request_timeout: Duration = TimeSpan { min_ms: 100, max_ms: 5 * MINUTE } => "15s",
 
     /// Time for one attempt of a request that can be repeated; then another node is tried.

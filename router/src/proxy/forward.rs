@@ -4,10 +4,11 @@
 //! it provably was not executed: no byte of it was sent, no node can have read it completely, or
 //! the node responded 503, which means just that. Otherwise the response is 504 `unknown_outcome`.
 //!
-//! Invariant: a request for one region stays there, and so does one with a condition, which only
-//! one region can evaluate. Any other one goes to another region only if no node of the current one
-//! is reachable: while a shard elects a leader, its nodes queue requests, which is better than a
-//! region that may not have the client's last write.
+//! Invariant: a request for one region stays there. One with a condition, which only one region can
+//! evaluate, and a batch, whose operations may have some, stay in the current region. Any other one
+//! goes to another region only if no node of the current one is reachable: while a shard elects a
+//! leader, its nodes queue requests, which is better than a region that may not have the client's
+//! last write.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +31,9 @@ use crate::upstream::{
 
 /// Maximum number of nodes of a region that are tried, one after the other.
 const MAX_ATTEMPTS_PER_REGION: u32 = 4;
+
+/// Time for a batch, in timeouts of a request: nodes write one key time after time, if it asks so.
+const BATCH_TIMEOUT_FACTOR: u32 = 3;
 
 /// The forward attempts of one request.
 struct ForwardAttempts<'a> {
@@ -114,10 +118,15 @@ impl Forwarder {
             RequestPayload::Streaming(_) => self.settings.body_deadline,
         };
         self.retry_budget.deposit();
+        let factor = if head.is_batch {
+            BATCH_TIMEOUT_FACTOR
+        } else {
+            1
+        };
         let mut attempts = ForwardAttempts {
             head,
             payload: &payload,
-            deadline: Instant::now() + self.settings.request_timeout + body_time,
+            deadline: Instant::now() + factor * self.settings.request_timeout + body_time,
             count: 0,
             rotation: origin.request,
         };
@@ -132,7 +141,7 @@ impl Forwarder {
     ) -> Result<Response<ResponseBody>, Refusal> {
         let (first, is_pinned) = match attempts.head.region {
             Some(region) => (region, true),
-            None if attempts.head.is_conditional => (view.current, true),
+            None if attempts.head.is_for_current_region => (view.current, true),
             None => (view.first_region(), false),
         };
         if !is_pinned && first != view.current {

@@ -32,8 +32,12 @@ pub(super) struct RequestHead {
     pub is_safe: bool,
     /// True if nodes read the whole body before they execute the request.
     pub is_body_read_first: bool,
-    /// True if the request has a condition, which only one region can evaluate.
-    pub is_conditional: bool,
+    /// True if only the current region may execute the request: it has a condition, which only one
+    /// region can evaluate; or is a batch, whose operations may have some; or a PATCH of a key, which
+    /// makes the value that a region has the newest one, and another region may have an older one.
+    pub is_for_current_region: bool,
+    /// True if the request is a batch of operations on the keys of a bucket.
+    pub is_batch: bool,
     /// True if the client sends its body only after `100 Continue`.
     pub expects_continue: bool,
 }
@@ -59,7 +63,9 @@ impl RequestHead {
         let region = region_of_host(&uri, &headers, settings, view)?;
         let shard = shard_of_path(uri.path(), view.shards);
         let expects_continue = expects_continue(&headers);
-        let is_conditional = is_conditional(&headers);
+        let is_batch = method == Method::POST && is_bucket_path(uri.path());
+        let is_touch = method == Method::PATCH && shard.is_some();
+        let is_for_current_region = is_batch || is_touch || is_conditional(&headers);
         let is_safe = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
         let is_body_read_first = matches!(method, Method::PUT | Method::POST | Method::PATCH);
         forwarding_headers::strip_hop_by_hop(&mut headers);
@@ -86,7 +92,8 @@ impl RequestHead {
             shard,
             is_safe,
             is_body_read_first,
-            is_conditional,
+            is_for_current_region,
+            is_batch,
             expects_continue,
         })
     }
@@ -164,6 +171,12 @@ fn shard_of_path(path: &str, shards: u16) -> Option<u16> {
     Some(shard_of(&bucket, &key, shards))
 }
 
+/// Returns whether a path names a bucket's keys as a whole.
+fn is_bucket_path(path: &str) -> bool {
+    let rest = path.strip_prefix(KEY_PATH_PREFIX);
+    rest.is_some_and(|bucket| !bucket.contains('/'))
+}
+
 fn is_conditional(headers: &HeaderMap) -> bool {
     [
         header::IF_MATCH,
@@ -207,6 +220,16 @@ mod tests {
             "*",
         ] {
             assert_eq!(shard_of_path(path, 8), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_a_post_of_a_bucket() {
+        for path in ["/kv/b", "/kv/%62", "/kv/"] {
+            assert!(is_bucket_path(path), "{path}");
+        }
+        for path in ["/kv/b/", "/kv/b/k", "/kv", "/buckets/b", "/KV/b"] {
+            assert!(!is_bucket_path(path), "{path}");
         }
     }
 

@@ -215,9 +215,9 @@ mod tests {
         }
     }
 
-    /// Every release of version 1 must read these bytes so.
+    /// Every release of version 2 must read these bytes so.
     #[test]
-    fn bytes_of_version_1_stay_readable() {
+    fn bytes_of_version_2_stay_readable() {
         // A name and a value of the table, a name of it, and neither.
         let bytes = b"\x03\x03\x01\x01\x04id\x00\x01a\x02b";
         let headers = read_headers(&Bytes::from_static(bytes), 0).unwrap();

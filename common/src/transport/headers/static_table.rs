@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue, header};
 use crate::cors::EXPOSED_HEADERS;
 
 /// Version of the table, which a router and a node exchange in their greetings.
-pub const TABLE_VERSION: u32 = 1;
+pub const TABLE_VERSION: u32 = 2;
 
 /// Names, whose indexes begin with 1, and their common values. A change needs another
 /// [`TABLE_VERSION`].
@@ -70,16 +70,19 @@ const ENTRIES: [(HeaderName, &[&str]); ENTRY_COUNT] = [
     (header::IF_UNMODIFIED_SINCE, &[]),
     (
         header::ACCESS_CONTROL_REQUEST_METHOD,
-        &["GET", "PUT", "POST", "DELETE"],
+        &["GET", "PUT", "POST", "DELETE", "PATCH"],
     ),
     (header::ACCESS_CONTROL_REQUEST_HEADERS, &[]),
     (header_name("traceparent"), &[]),
     (header_name("tracestate"), &[]),
+    // Of both, and of lists; since version 2.
+    (header_name("x-cloudkv-metadata"), &[]),
+    (header::LINK, &[]),
 ];
 
 // Indexes are bytes, and 0 is none.
 const _: () = assert!(ENTRY_COUNT < u8::MAX as usize);
-const ENTRY_COUNT: usize = 44;
+const ENTRY_COUNT: usize = 46;
 
 const CONTENT_TYPES: &[&str] = &[
     "application/octet-stream",
@@ -206,7 +209,7 @@ mod tests {
         }
         assert_eq!(
             (TABLE_VERSION, xxh3_64(all.as_bytes())),
-            (1, 7_938_521_804_501_169_184),
+            (2, 7_848_365_858_195_587_738),
             "if the table has to change: raise VERSION"
         );
     }

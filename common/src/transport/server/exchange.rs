@@ -183,7 +183,12 @@ fn reply_bytes(reply: &pb::Reply) -> usize {
     match &reply.body {
         Some(Body::Get(get)) => get.record.as_ref().map_or(0, |record| record.value.len()),
         Some(Body::User(user)) => user.headers.len() + user.body.len(),
-        Some(Body::Page(page)) => page.keys.iter().map(|key| key.key.len() + 40).sum(),
+        Some(Body::Page(page)) => page.keys.iter().map(listed_key_bytes).sum(),
         Some(_) | None => 32,
     }
+}
+
+fn listed_key_bytes(key: &pb::ListedKey) -> usize {
+    let fields = [&key.key, &key.content_type, &key.metadata, &key.value];
+    fields.iter().map(|field| field.len()).sum::<usize>() + 40
 }

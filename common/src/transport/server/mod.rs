@@ -7,6 +7,8 @@
 //! | `user_stream` | plain frames of users' requests from routers |
 
 mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod grpc_stream;
 mod user_stream;
 

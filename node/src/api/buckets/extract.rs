@@ -19,6 +19,9 @@ use cloudkv_common::server::percent;
 /// Maximum size of the body of a request about buckets, in bytes.
 const MAX_BODY_BYTES: usize = 64 << 10;
 
+/// Parameter of a deletion: the number of keys.
+pub(crate) const CONFIRM_PARAMETER: &str = "confirm";
+
 /// Account of the request's API key.
 pub(crate) struct Owner(pub(crate) AccountId);
 
@@ -74,10 +77,10 @@ impl FromRequestParts<BucketsState> for ConfirmedKeyCount {
 }
 
 fn parse_confirm(query: Query<'_>) -> Result<u64, ApiError> {
-    query.refuse_unknown(&["confirm"])?;
-    let Some(text) = query.get("confirm")? else {
+    query.refuse_unknown(&[CONFIRM_PARAMETER])?;
+    let Some(text) = query.get(CONFIRM_PARAMETER)? else {
         let message = "confirm must be the bucket's number of keys, as GET /buckets tells it";
-        return Err(ApiError::invalid("confirm_required", message));
+        return Err(ApiError::confirm_required(message));
     };
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     let number = if is_number { text.parse().ok() } else { None };

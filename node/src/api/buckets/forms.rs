@@ -18,6 +18,9 @@ use crate::api::http::query::Query;
 /// Maximum length of a multipart form's boundary (RFC 2046), in bytes.
 const MAX_BOUNDARY_BYTES: usize = 70;
 
+/// Parameter that is a number of seconds in JSON, too, and that `null` removes.
+const DEFAULT_TTL: &str = "default_ttl";
+
 /// Format of a body.
 #[derive(Debug, PartialEq, Eq)]
 enum BodyFormat {
@@ -88,19 +91,31 @@ fn parse_json(body: &[u8]) -> Result<BucketParams, ApiError> {
         .map_err(|_| ApiError::invalid_body("a JSON body must be an object of parameters"))?;
     let mut params = BucketParams::default();
     for (name, value) in fields {
+        let is_ttl = name == DEFAULT_TTL;
         match value {
+            Value::Null if is_ttl => params.set(&name, String::new())?,
             Value::Null => {}
             Value::String(text) => params.set(&name, text)?,
+            Value::Number(seconds) if is_ttl && !seconds.is_f64() => {
+                params.set(&name, seconds.to_string())?;
+            }
             Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-                if matches!(name.as_str(), "access" | "comment" | "plan") {
-                    return Err(ApiError::invalid_parameter(format!(
-                        "parameter {name} must be a string"
-                    )));
+                if BucketParams::NAMES.contains(&name.as_str()) {
+                    return Err(wrong_type(&name));
                 }
             }
         }
     }
     Ok(params)
+}
+
+fn wrong_type(name: &str) -> ApiError {
+    let or_number = if name == DEFAULT_TTL {
+        ", or a whole number of seconds"
+    } else {
+        ""
+    };
+    ApiError::invalid_parameter(format!("parameter {name} must be a string{or_number}"))
 }
 
 fn parse_urlencoded(body: &[u8]) -> Result<BucketParams, ApiError> {

@@ -88,6 +88,29 @@ fn leading_dashes_alone_are_no_multipart_form() {
 }
 
 #[test]
+fn a_default_ttl_in_json_may_be_a_whole_number_or_null() {
+    let parse_ttl = |json: &str| {
+        let body = format!("{{\"default_ttl\": {json}, \"plan\": null}}");
+        parse_body(None, body.as_bytes())
+    };
+    for (json, text) in [
+        ("60", "60"),
+        ("\"1h\"", "1h"),
+        ("null", ""),
+        ("\"\"", ""),
+        // Refused as these texts are.
+        ("0", "0"),
+        ("-1", "-1"),
+        ("18446744073709551615", "18446744073709551615"),
+    ] {
+        assert_eq!(parse_ttl(json), Ok(params(&[("default_ttl", text)])));
+    }
+    for json in ["60.5", "60.0", "6e1", "1e30", "true", "[60]", "{}"] {
+        assert_eq!(parse_ttl(json), Err("invalid_parameter"), "{json}");
+    }
+}
+
+#[test]
 fn malformed_bodies_are_refused() {
     for body in ["hello", "{", "[1]", "{\"access\": \"public\"} x"] {
         assert_eq!(

@@ -6,26 +6,33 @@ use axum::{Extension, Json};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::buckets::creation_limiter::RequestSource;
 use crate::api::buckets::extract::{BucketName, ConfirmedKeyCount, OptionalOwner, Owner};
 use crate::api::buckets::params::BucketParams;
 use crate::api::buckets::state::BucketsState;
 use crate::api::errors::ApiError;
-use crate::api::http::dates;
 use crate::api::http::headers::JSON;
-use crate::service::{BucketSummary, DirectoryError};
+use crate::api::openapi::values;
+use crate::service::DirectoryError;
 
 /// Creates a JSON response with the content type that the API documents.
-fn json_response(status: StatusCode, value: impl Serialize) -> Response {
+pub(super) fn json_response(status: StatusCode, value: impl Serialize) -> Response {
     (status, [(CONTENT_TYPE, JSON)], Json(value)).into_response()
 }
 
-#[derive(Serialize)]
-struct CreatedBucketBody<'a> {
+/// Answer to the creation of a bucket.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CreatedBucket)]
+pub(crate) struct CreatedBucketBody<'a> {
+    /// Key of the bucket's account: keep it.
     account_id: &'a str,
+    /// ID of the bucket.
     bucket_id: &'a str,
+    #[schema(schema_with = values::access)]
     mode: &'static str,
+    #[schema(schema_with = values::plan)]
     plan: &'static str,
 }
 
@@ -56,48 +63,6 @@ pub(crate) async fn create(
         plan: created.plan.name(),
     };
     Ok(json_response(StatusCode::CREATED, response))
-}
-
-#[derive(Serialize)]
-struct BucketList {
-    buckets: Vec<BucketListEntry>,
-}
-
-#[derive(Serialize)]
-struct BucketListEntry {
-    id: String,
-    mode: &'static str,
-    plan: &'static str,
-    created_at: String,
-    comment: Option<String>,
-    estimated_keys: u64,
-    key_get_success: u64,
-    key_get_failed: u64,
-}
-
-impl From<BucketSummary> for BucketListEntry {
-    fn from(bucket: BucketSummary) -> Self {
-        Self {
-            id: bucket.id.as_str().to_owned(),
-            mode: bucket.access.name(),
-            plan: bucket.plan.name(),
-            created_at: dates::rfc3339(bucket.created_at),
-            comment: bucket.comment.filter(|text| !text.is_empty()),
-            estimated_keys: bucket.estimated_keys,
-            key_get_success: bucket.key_get_success,
-            key_get_failed: bucket.key_get_failed,
-        }
-    }
-}
-
-/// Handles `GET /buckets`.
-pub(crate) async fn list(
-    State(state): State<BucketsState>,
-    Owner(account): Owner,
-) -> Result<Response, ApiError> {
-    let buckets = state.directory.list_buckets(account).await?;
-    let buckets = buckets.into_iter().map(BucketListEntry::from).collect();
-    Ok(json_response(StatusCode::OK, BucketList { buckets }))
 }
 
 /// Handles `PATCH /buckets/{bucket}`.

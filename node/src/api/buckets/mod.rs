@@ -7,11 +7,17 @@
 mod creation_limiter;
 mod extract;
 mod forms;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod handlers;
+mod list;
 mod params;
 mod state;
 
 pub(crate) use self::creation_limiter::CreationSettings;
 pub(crate) use self::creation_limiter::{CreationLimitExceeded, CreationLimiter, RequestSource};
-pub(crate) use self::handlers::{create, delete, list, modify};
+pub(crate) use self::extract::CONFIRM_PARAMETER;
+pub(crate) use self::handlers::{CreatedBucketBody, create, delete, modify};
+pub(crate) use self::list::{BucketList, PARAMETERS as LIST_PARAMETERS, list};
+pub(crate) use self::params::BucketParams;
 pub(crate) use self::state::BucketsState;

@@ -1,9 +1,11 @@
 //! Parameters of creating and modifying a bucket, from the query or the body.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use crate::api::errors::ApiError;
 use crate::api::http::query::Query;
+use crate::api::http::ttl;
 use crate::service::{Access, AccountId, CreateBucket, ModifyBucket, Plan};
 
 /// Maximum length of a comment, in bytes.
@@ -15,11 +17,12 @@ pub(crate) struct BucketParams {
     access: Option<String>,
     comment: Option<String>,
     plan: Option<String>,
+    default_ttl: Option<String>,
 }
 
 impl BucketParams {
     /// Names of all parameters.
-    pub(crate) const NAMES: [&'static str; 3] = ["access", "comment", "plan"];
+    pub(crate) const NAMES: [&'static str; 4] = ["access", "comment", "plan", "default_ttl"];
 
     /// Reads the parameters of a query or an urlencoded form.
     pub(crate) fn from_query(query: Query<'_>) -> Result<Self, ApiError> {
@@ -28,6 +31,7 @@ impl BucketParams {
             access: get("access")?,
             comment: get("comment")?,
             plan: get("plan")?,
+            default_ttl: get("default_ttl")?,
         })
     }
 
@@ -56,13 +60,19 @@ impl BucketParams {
         Ok(self)
     }
 
-    fn slots(&mut self) -> [(&'static str, &mut Option<String>); 3] {
+    fn slots(&mut self) -> [(&'static str, &mut Option<String>); 4] {
         let Self {
             access,
             comment,
             plan,
+            default_ttl,
         } = self;
-        [("access", access), ("comment", comment), ("plan", plan)]
+        [
+            ("access", access),
+            ("comment", comment),
+            ("plan", plan),
+            ("default_ttl", default_ttl),
+        ]
     }
 
     /// Validates the parameters as a request to create a bucket.
@@ -79,6 +89,12 @@ impl BucketParams {
                 .map(check_comment)
                 .transpose()?
                 .filter(|text| !text.is_empty()),
+            default_ttl: self
+                .default_ttl
+                .as_deref()
+                .map(parse_default_ttl)
+                .transpose()?
+                .flatten(),
         })
     }
 
@@ -86,27 +102,37 @@ impl BucketParams {
     pub(crate) fn into_modify(self) -> Result<ModifyBucket, ApiError> {
         if self.access.is_some() {
             let message = "access is chosen at creation and cannot be changed: create a new bucket";
-            return Err(ApiError::invalid("invalid_access", message));
+            return Err(ApiError::invalid_access(message));
         }
         Ok(ModifyBucket {
             comment: self.comment.map(check_comment).transpose()?,
             plan: self.plan.as_deref().map(parse_plan).transpose()?,
+            default_ttl: self
+                .default_ttl
+                .as_deref()
+                .map(parse_default_ttl)
+                .transpose()?,
         })
     }
 }
 
 fn parse_access(name: &str) -> Result<Access, ApiError> {
-    Access::parse(name).ok_or_else(|| {
-        ApiError::invalid(
-            "invalid_access",
-            "access must be public, public-read or protected",
-        )
-    })
+    let message = "access must be public, public-read or protected";
+    Access::parse(name).ok_or_else(|| ApiError::invalid_access(message))
 }
 
 fn parse_plan(name: &str) -> Result<Plan, ApiError> {
     let message = "plan must be free, pro or business";
-    Plan::parse(name).ok_or_else(|| ApiError::invalid("invalid_plan", message))
+    Plan::parse(name).ok_or_else(|| ApiError::invalid_plan(message))
+}
+
+/// Parses a default time to live; empty is none.
+fn parse_default_ttl(text: &str) -> Result<Option<Duration>, ApiError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let invalid = |error| ApiError::invalid_ttl(format!("default_{error}"));
+    ttl::parse(text).map(Some).map_err(invalid)
 }
 
 fn check_comment(text: String) -> Result<String, ApiError> {
@@ -182,6 +208,28 @@ mod tests {
             "invalid_parameter"
         );
         assert!(create(&[("comment", &"é".repeat(512))]).is_ok());
+    }
+
+    #[test]
+    fn default_ttls_are_times_to_live_and_empty_is_none() {
+        let hour = Duration::from_secs(3600);
+        let of = |text| create(&[("default_ttl", text)]).map(|bucket| bucket.default_ttl);
+        assert_eq!(of("1h"), Ok(Some(hour)));
+        assert_eq!(of(""), Ok(None));
+        for text in ["0", "x", "-1", "1y"] {
+            assert_eq!(of(text), Err("invalid_ttl"), "{text}");
+        }
+        let modify = |pairs: &[(&str, &str)]| params(pairs).into_modify().unwrap().default_ttl;
+        assert_eq!(modify(&[]), None);
+        assert_eq!(modify(&[("default_ttl", "")]), Some(None));
+        assert_eq!(modify(&[("default_ttl", "60m")]), Some(Some(hour)));
+        let error = params(&[("default_ttl", "0")])
+            .into_create(None)
+            .unwrap_err();
+        assert_eq!(
+            error.into_message(),
+            "default_ttl must be at least one second"
+        );
     }
 
     #[test]

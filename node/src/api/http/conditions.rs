@@ -19,19 +19,27 @@ pub(crate) fn parse_precondition(headers: &HeaderMap) -> Result<Precondition, Ap
         let message = "If-Unmodified-Since does not work on writes: use If-Match with an ETag";
         return Err(ApiError::invalid_header(message));
     }
-    match (
+    let (if_match, if_none_match) = (
         parse_tags(headers, &IF_MATCH)?,
         parse_tags(headers, &IF_NONE_MATCH)?,
-    ) {
-        (None, None) => Ok(Precondition::None),
-        (Some(EntityTags::Any), None) => Ok(Precondition::Exists),
-        (Some(tags), None) => Ok(Precondition::Versions(tags.strong_versions().collect())),
-        (None, Some(EntityTags::Any)) => Ok(Precondition::Absent),
-        (None, Some(tags)) => Ok(Precondition::NotVersions(tags.weak_versions().collect())),
-        (Some(_), Some(_)) => Err(ApiError::invalid_header(
-            "give If-Match or If-None-Match, not both of them",
-        )),
-    }
+    );
+    let both = || ApiError::invalid_header("give If-Match or If-None-Match, not both of them");
+    precondition_of(if_match.as_ref(), if_none_match.as_ref()).ok_or_else(both)
+}
+
+/// Returns the precondition of the tags of `If-Match` or `If-None-Match`; `None` if both are given.
+pub(crate) fn precondition_of(
+    if_match: Option<&EntityTags>,
+    if_none_match: Option<&EntityTags>,
+) -> Option<Precondition> {
+    Some(match (if_match, if_none_match) {
+        (None, None) => Precondition::None,
+        (Some(EntityTags::Any), None) => Precondition::Exists,
+        (Some(tags), None) => Precondition::Versions(tags.strong_versions().collect()),
+        (None, Some(EntityTags::Any)) => Precondition::Absent,
+        (None, Some(tags)) => Precondition::NotVersions(tags.weak_versions().collect()),
+        (Some(_), Some(_)) => return None,
+    })
 }
 
 /// Outcome of a read of a key that exists.

@@ -54,7 +54,7 @@ fn allowed_headers(request: &HeaderMap) -> HeaderValue {
         .unwrap_or_else(|| {
             HeaderValue::from_static(
                 "accept, api-key, content-type, if-match, if-none-match, if-modified-since, \
-             if-unmodified-since, x-request-id, x-cloudkv-min-version",
+             if-unmodified-since, x-request-id, x-cloudkv-metadata, x-cloudkv-min-version",
             )
         })
 }

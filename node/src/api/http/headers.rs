@@ -13,6 +13,8 @@ pub(crate) static X_CLOUDKV_MIN_VERSION: HeaderName =
     HeaderName::from_static("x-cloudkv-min-version");
 /// Replication lag from other regions to this one.
 pub(crate) static X_CLOUDKV_LAG: HeaderName = HeaderName::from_static("x-cloudkv-lag");
+/// Metadata of a key: a JSON object in ASCII.
+pub(crate) static X_CLOUDKV_METADATA: HeaderName = HeaderName::from_static("x-cloudkv-metadata");
 /// Origins that may embed a stored value.
 pub(crate) static CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");

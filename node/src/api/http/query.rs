@@ -20,6 +20,11 @@ impl<'a> Query<'a> {
         Self(text.unwrap_or_default())
     }
 
+    /// Returns whether there are no parameters.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns the value of `name`, decoded; `None` if it isn't given.
     pub(crate) fn get(&self, name: &'static str) -> Result<Option<Cow<'a, str>>, ApiError> {
         let mut value = None;

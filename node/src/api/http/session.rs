@@ -27,12 +27,23 @@ pub(crate) async fn from_request(
 /// Returns the client's session token with the version of one more key, if that has any. In a
 /// cluster of one region there is no token.
 pub(crate) fn response_token(
-    mut session: SessionToken,
+    session: SessionToken,
     (bucket, key, version): (&Bucket, &[u8], Option<Version>),
     service: &Service,
 ) -> Option<HeaderValue> {
+    let seen = version.map(|version| (key, version));
+    response_token_of_all(session, bucket, seen, service)
+}
+
+/// Returns the client's session token with the versions of several keys of a bucket.
+pub(crate) fn response_token_of_all<'a>(
+    mut session: SessionToken,
+    bucket: &Bucket,
+    seen: impl IntoIterator<Item = (&'a [u8], Version)>,
+    service: &Service,
+) -> Option<HeaderValue> {
     let regions = service.directory.multi_region_topology()?;
-    if let Some(version) = version {
+    for (key, version) in seen {
         session.record(service.keyspace.shard_of(bucket, key), version, &regions);
     }
     let token = (!session.is_empty()).then(|| session.to_string())?;

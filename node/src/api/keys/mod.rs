@@ -1,4 +1,4 @@
-//! Everything below `/kv/`: reads, writes, deletes and lists keys.
+//! Everything below `/kv/`: reads, writes, deletes and lists keys, one by one and in batches.
 //!
 //! This is the product's hot path. It runs ahead of the axum router on hyper's own request type,
 //! awaits only where it has to, and reuses the request's header map for the response, which saves
@@ -7,7 +7,11 @@
 //! Checks run in a fixed order, so that a request with several mistakes always gets the same
 //! error: path, method, bucket, access, key, parameters, size, condition.
 
+mod batch;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod list;
+mod parameters;
 mod read;
 mod request_head;
 mod write;
@@ -26,10 +30,16 @@ use crate::api::http::receive::IncomingBody;
 use crate::api::keys::request_head::KeyRequestHead;
 use crate::api::metrics::RequestClass;
 
+pub(crate) use self::batch::{AnswerLine, BatchField, BatchOperationKind};
+pub(crate) use self::list::{
+    ListBody, MAX_LIST_PARAMETER_BYTES, MAX_LISTED_ENTRIES, PARAMETERS as LIST_PARAMETERS,
+};
+pub(crate) use self::parameters::{MAX_CONTENT_TYPE_BYTES, READ_PARAMETERS};
+
 /// Methods of a key.
-pub(crate) const KEY_METHODS: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
-/// Methods of a bucket as a list of keys.
-pub(crate) const LIST_METHODS: &str = "GET, HEAD, OPTIONS";
+pub(crate) const KEY_METHODS: &str = "GET, HEAD, PUT, POST, PATCH, DELETE, OPTIONS";
+/// Methods of a bucket's keys: a list of them, and batches.
+pub(crate) const LIST_METHODS: &str = "GET, HEAD, POST, OPTIONS";
 
 /// Handles a request whose path begins with `/kv/`; `rest` is the offset of the rest of the path.
 pub(crate) fn handle<B: IncomingBody>(
@@ -61,6 +71,10 @@ pub(crate) fn handle<B: IncomingBody>(
         };
         match target.key.as_deref() {
             Some(key) => handle_key(api, method, &mut head, key, body).await,
+            None if method == Method::POST => {
+                let batch = Box::pin(batch::batch(api, &mut head, body));
+                (RequestClass::Batch, batch.await)
+            }
             None => handle_bucket(api, method, head).await,
         }
     }
@@ -81,6 +95,10 @@ async fn handle_key<B: IncomingBody>(
             let put = Box::pin(write::put(api, head, key, body));
             (RequestClass::Put, put.await)
         }
+        Method::PATCH => {
+            let patch = Box::pin(write::patch(api, head, key, body));
+            (RequestClass::Patch, patch.await)
+        }
         Method::DELETE => {
             let delete = Box::pin(write::delete(api, head, key));
             (RequestClass::Delete, delete.await)
@@ -96,7 +114,7 @@ async fn handle_key<B: IncomingBody>(
     }
 }
 
-/// Handles a request for a bucket's keys.
+/// Handles a request for a bucket's keys that is no batch.
 async fn handle_bucket(
     api: &Api,
     method: Method,

@@ -14,9 +14,12 @@ use crate::api::access::{AccessIntent, BucketAccess};
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 use crate::api::http::conditions::{self, ReadOutcome};
-use crate::api::http::headers::{CROSS_ORIGIN_RESOURCE_POLICY, X_CLOUDKV_VERSION};
+use crate::api::http::headers::{
+    CROSS_ORIGIN_RESOURCE_POLICY, X_CLOUDKV_METADATA, X_CLOUDKV_VERSION,
+};
 use crate::api::http::query::Query;
-use crate::api::http::{dates, etag, path, session};
+use crate::api::http::{dates, etag, metadata, path, session};
+use crate::api::keys::parameters::READ_PARAMETERS;
 use crate::api::keys::request_head::{KeyRequestHead, reuse_header_map};
 use crate::service::{KeyError, ReadResult, StoredValue, Unavailable};
 
@@ -83,7 +86,7 @@ pub(super) async fn get(
 
 /// Converts an error of the shard's leader. If the leader lacks a write, no other node of the
 /// region has it.
-fn leader_error(error: KeyError) -> ApiError {
+pub(super) fn leader_error(error: KeyError) -> ApiError {
     match error {
         KeyError::Unavailable(Unavailable::Behind) => ApiError::behind().authoritative(),
         error => error.into(),
@@ -92,7 +95,8 @@ fn leader_error(error: KeyError) -> ApiError {
 
 /// Returns whether the read may lag behind acknowledged writes.
 fn is_eventual(query: Query<'_>) -> Result<bool, ApiError> {
-    match query.get("consistency")?.as_deref() {
+    let [consistency] = READ_PARAMETERS;
+    match query.get(consistency)?.as_deref() {
         None | Some("strong") => Ok(false),
         Some("eventual") => Ok(true),
         Some(_) => Err(ApiError::invalid_parameter(
@@ -126,13 +130,17 @@ fn not_modified_response(request_headers: &mut HeaderMap, entry: &StoredValue) -
     response
 }
 
-/// Adds the validators and the other headers that caches need.
+/// Adds the validators, the other headers that caches need, and the metadata, which caches update by
+/// a 304 (RFC 9111, 4.3.4).
 fn add_cache_headers(headers: &mut HeaderMap, entry: &StoredValue) {
     headers.insert(ETAG, etag::header(entry.version));
     headers.insert(LAST_MODIFIED, dates::header(entry.version.time));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if let Some(time) = entry.expires_at {
         headers.insert(EXPIRES, dates::header(time));
+    }
+    if let Some(value) = metadata::header(&entry.metadata) {
+        headers.insert(&X_CLOUDKV_METADATA, value);
     }
 }
 
@@ -168,6 +176,7 @@ mod tests {
                 region: 1,
             },
             expires_at: Some(1_574_287_937_000_000_000),
+            metadata: Bytes::from_static(b"{\"a\":1}"),
         }
     }
 
@@ -186,6 +195,7 @@ mod tests {
         assert_eq!(headers[ETAG], tag.as_str());
         assert_eq!(headers[LAST_MODIFIED], "Wed, 20 Nov 2019 22:12:12 GMT");
         assert_eq!(headers[EXPIRES], "Wed, 20 Nov 2019 22:12:17 GMT");
+        assert_eq!(headers[&X_CLOUDKV_METADATA], "{\"a\":1}");
         assert_eq!(
             headers[CONTENT_SECURITY_POLICY],
             "sandbox; default-src 'none'"
@@ -201,7 +211,7 @@ mod tests {
     fn not_modified_has_validators_and_no_body() {
         let response = not_modified_response(&mut request_headers(), &entry());
         assert_eq!(response.status(), 304);
-        assert_eq!(response.headers().len(), 4);
+        assert_eq!(response.headers().len(), 5);
         assert!(response.body().is_end_stream());
     }
 

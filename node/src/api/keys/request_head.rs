@@ -20,7 +20,7 @@ pub(super) struct KeyRequestHead<'a> {
 pub(super) fn reuse_header_map(headers: &mut HeaderMap) -> Response<Body> {
     let mut headers = std::mem::take(headers);
     headers.clear();
-    headers.reserve(13);
+    headers.reserve(14);
     let mut response = Response::new(Body::Empty);
     *response.headers_mut() = headers;
     response

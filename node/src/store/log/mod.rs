@@ -41,6 +41,8 @@ mod cleaner;
 mod data_loss;
 mod entry_source;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod index;
 mod open;
 mod recovery;

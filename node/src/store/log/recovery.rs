@@ -102,7 +102,7 @@ pub(super) fn recover(
         for number in older.collect::<Vec<_>>() {
             spares.extend(segments.remove(&number));
         }
-        if segments.len() as u64 != newest - oldest + 1 {
+        if segments.len() as u64 - 1 != newest - oldest {
             return Err(data_loss_error(None, &segments, synced)?);
         }
         for (number, file) in &segments {
