@@ -196,6 +196,16 @@ impl ApiClient {
         self.get(&bucket.listing_path()).await.lines()
     }
 
+    /// Returns a key's entry in the JSON list of its bucket's keys.
+    pub async fn listed_key(&self, bucket: &Bucket, name: &str) -> serde_json::Value {
+        let list = self.get(&bucket.listing_path()).query(&[("prefix", name)]);
+        let list = list.header("accept", "application/json").await;
+        let keys = list.assert_status(200).json();
+        let mut keys = keys["keys"].as_array().into_iter().flatten();
+        let listed = keys.find(|key| key["name"] == name).cloned();
+        listed.unwrap_or_else(|| panic!("{name} is listed: {list:?}"))
+    }
+
     /// Returns a bucket's entry of `GET /buckets`.
     pub async fn bucket_summary(&self, bucket: &Bucket) -> serde_json::Value {
         let summary = self.try_bucket_summary(bucket).await;

@@ -7,6 +7,7 @@
 //! the caller would only unwrap a `Result` one line later, with less to report.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod batches;
 mod binary;
 mod http;
 pub mod load;
@@ -22,6 +23,7 @@ mod recorder;
 pub mod region;
 mod response;
 pub mod rng;
+mod routed_region;
 mod routed_regions;
 mod router;
 mod shared_node;
@@ -40,6 +42,7 @@ pub use raw_h2::{H2Connection, H2Event};
 pub use raw_http1::{RawConnection, RawOutcome, RawRequest, encode_chunk};
 pub use recorder::TrafficRecorder;
 pub use response::HttpResponse;
+pub use routed_region::RoutedRegion;
 pub use routed_regions::RoutedRegions;
 pub use router::{Router, router_command};
 pub use shared_node::{NodeLease, SharedNode};

@@ -93,6 +93,15 @@ impl HttpResponse {
         self.text().split('\n').map(str::to_owned).collect()
     }
 
+    /// Returns the path of the next page of a listing, if there is a link to it.
+    #[track_caller]
+    pub fn next_path(&self) -> Option<String> {
+        let link = self.find_header("link")?;
+        let path = link.strip_prefix('<');
+        let path = path.and_then(|rest| rest.strip_suffix(">; rel=\"next\""));
+        Some(path.unwrap_or_else(|| panic!("{link}")).to_owned())
+    }
+
     /// Returns a header that must be present, once.
     #[track_caller]
     pub fn header(&self, name: &str) -> &str {

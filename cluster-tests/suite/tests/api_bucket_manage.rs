@@ -66,6 +66,7 @@ async fn buckets_are_listed_oldest_first_with_all_fields() {
         let expected = [
             "comment",
             "created_at",
+            "default_ttl",
             "estimated_keys",
             "id",
             "key_get_failed",

@@ -15,14 +15,14 @@ fn routes(bucket: &Bucket) -> Vec<(String, &'static [&'static str])> {
         ("/ping".to_owned(), &["GET", "HEAD", "OPTIONS"]),
         ("/buckets".to_owned(), &["GET", "POST", "OPTIONS"]),
         (bucket.path(), &["PATCH", "DELETE", "OPTIONS"]),
-        (bucket.listing_path(), &["GET", "HEAD", "OPTIONS"]),
+        (bucket.listing_path(), &["GET", "HEAD", "POST", "OPTIONS"]),
         (
             bucket.key_path("k"),
-            &["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"],
+            &["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"],
         ),
         (
             bucket.key_path("a/b%20c"),
-            &["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"],
+            &["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"],
         ),
     ]
 }
@@ -92,7 +92,13 @@ async fn browsers_may_read_every_answer_and_its_headers() {
             let answer = call.header("origin", origin).await;
             assert_allows_any_origin(answer.assert_status(status), origin);
             let exposed = answer.header_list("access-control-expose-headers");
-            for name in ["etag", "x-request-id", "x-cloudkv-region"] {
+            for name in [
+                "etag",
+                "link",
+                "x-request-id",
+                "x-cloudkv-metadata",
+                "x-cloudkv-region",
+            ] {
                 assert!(
                     exposed.iter().any(|e| e == name || e == "*"),
                     "{name}: {answer:?}"
@@ -109,7 +115,8 @@ async fn a_preflight_allows_the_methods_of_each_route() {
     let bucket = api.create_bucket().await;
     for (path, methods) in routes(&bucket) {
         for method in methods {
-            let requested = "api-key, content-type, if-match, if-none-match, if-modified-since";
+            let requested = "api-key, content-type, if-match, if-none-match, if-modified-since, \
+                             x-cloudkv-metadata";
             let answer = api
                 .request(Method::OPTIONS, &path)
                 .header("origin", "https://app.example")
@@ -240,7 +247,7 @@ async fn a_method_that_a_route_lacks_is_refused_with_those_it_has() {
         .assert_error(405, "method_not_allowed")
         .header_list("allow");
     allowed.sort();
-    assert_eq!(allowed, ["get", "head", "options"]);
+    assert_eq!(allowed, ["get", "head", "options", "post"]);
 }
 
 #[tokio::test]

@@ -82,3 +82,30 @@ async fn a_bucket_is_deleted_with_the_number_that_was_published_last() {
         .await
         .assert_error(404, "unknown_bucket");
 }
+
+#[tokio::test]
+async fn zero_deletes_a_bucket_only_while_no_key_is_live_in_it() {
+    let node = NODE.lease().await;
+    let api = node.api();
+    let bucket = api.create_bucket().await;
+    let delete = || {
+        let path = format!("{}?confirm=0", bucket.path());
+        api.delete(&path).api_key(&bucket.account).into_future()
+    };
+    assert_eq!(api.bucket_summary(&bucket).await["estimated_keys"], 0);
+    let (stays, expires) = (bucket.key_path("stays"), bucket.key_path("expires"));
+    api.put(&stays, "v").await.assert_status(200);
+    api.put(&format!("{expires}?ttl=5s"), "v")
+        .await
+        .assert_status(200);
+    let refused = delete().await;
+    refused.assert_error(409, "confirm_mismatch");
+    assert_eq!(refused.json()["keys"], 2, "the answer has the right number");
+    api.delete(&stays).await.assert_status(200);
+    eventually("the other key expires", PUBLISH_TIMEOUT, async || {
+        (api.head(&expires).await.status == 404).then_some(())
+    })
+    .await;
+    delete().await.assert_status(200);
+    api.get(&stays).await.assert_error(404, "unknown_bucket");
+}

@@ -224,7 +224,7 @@ async fn path_method_and_bucket_are_checked_first_in_their_documented_order() {
     let cases = [
         (
             "path before method",
-            request("PATCH", "%zz"),
+            request("LOCK", "%zz"),
             400,
             "invalid_path",
         ),
@@ -236,7 +236,7 @@ async fn path_method_and_bucket_are_checked_first_in_their_documented_order() {
         ),
         (
             "method before bucket",
-            request("PATCH", "k"),
+            request("LOCK", "k"),
             405,
             "method_not_allowed",
         ),

@@ -260,7 +260,7 @@ async fn unknown_parameters_are_refused_by_writes_and_ignored_by_reads() {
         let message = answer.json()["message"].as_str().unwrap().to_owned();
         assert_eq!(message, expected);
     };
-    let message = "parameter `expiry` is unknown here: there is ttl";
+    let message = "parameter `expiry` is unknown here: there is ttl, expires_at, persist";
     assert_refused(&api.put(&path("expiry=60"), "v").await, message);
     assert_refused(&api.put(&path("ttl=5s&expiry=60"), "v").await, message);
     api.get(&path("colour=blue&colour=red&=x&y"))
@@ -274,11 +274,11 @@ async fn unknown_parameters_are_refused_by_writes_and_ignored_by_reads() {
     assert_refused(&api.delete(&path("if=x")).await, message);
     api.get(&path("")).await.assert_status(200);
 
-    let message = "parameter `acess` is unknown here: there is access, comment, plan";
+    let message = "parameter `acess` is unknown here: there is access, comment, plan, default_ttl";
     let query = [("acess", "protected")];
     assert_refused(&api.post("/buckets").query(&query).await, message);
     let patch = api.patch(&format!("{}?coment=x", bucket.path()));
-    let message = "parameter `coment` is unknown here: there is access, comment, plan";
+    let message = "parameter `coment` is unknown here: there is access, comment, plan, default_ttl";
     assert_refused(&patch.api_key(&bucket.account).await, message);
     let delete = api.delete(&format!("{}?confirm=1&force=1", bucket.path()));
     let message = "parameter `force` is unknown here: there is confirm";

@@ -238,7 +238,18 @@ async fn the_json_form_has_size_version_and_expiry() {
             .map(String::as_str)
             .collect();
         fields.sort_unstable();
-        assert_eq!(fields, ["expires_at", "name", "size", "version"]);
+        assert_eq!(
+            fields,
+            [
+                "content_type",
+                "expires_at",
+                "metadata",
+                "modified_at",
+                "name",
+                "size",
+                "version"
+            ]
+        );
         assert_eq!(
             (&keys[0]["name"], &keys[0]["size"]),
             (&"a".into(), &3.into())

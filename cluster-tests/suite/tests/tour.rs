@@ -33,7 +33,7 @@ fn mask_varying(line: &str) -> String {
     if let Some(header) = TIME_HEADERS.iter().find(|header| line.starts_with(*header)) {
         return (*header).to_owned();
     }
-    let is_part = |c: char| c.is_ascii_alphanumeric() || "-:.".contains(c);
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "-:._".contains(c);
     let mut kept = String::new();
     let mut rest = line;
     while let Some(start) = rest.find(is_part) {
@@ -144,6 +144,7 @@ fn varying_parts_are_masked() {
             "{\"id\":\"aArigQkIoMOGqG\",\"n\":5}",
             "{\"id\":\"*\",\"n\":5}",
         ),
+        ("\"cursor\":\"AQECAw_Fbg-IAGZydWl0\"", "\"cursor\":\"*\""),
         ("content-length: 112", "content-length: 112"),
         ("expires: Tue, 24 Nov 2026 03:32:31 GMT", "expires:"),
         ("\"2026-11-24T03:32:31.992752Z\"", "\"*\""),

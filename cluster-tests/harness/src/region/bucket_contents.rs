@@ -27,6 +27,8 @@ pub struct LiveKey {
     pub content_type: String,
     /// Time of expiry, if there is one.
     pub expires: Option<String>,
+    /// Metadata, if there is any.
+    pub metadata: Option<String>,
     /// Value.
     pub value: Vec<u8>,
 }
@@ -42,22 +44,17 @@ impl MultiRegionCluster {
     pub async fn bucket_contents(&self, region: usize, bucket: &Bucket) -> Option<BucketContents> {
         let api = self.api(self.any_running(region)?);
         let mut all = BucketContents::new();
-        let mut after = String::new();
-        loop {
-            let Some(names) = list_page(&api, bucket, &after).await? else {
-                return Some(all);
-            };
-            after = names.last()?.clone();
-            let last = names.len() < PAGE_KEYS;
+        let mut next = Some(ListPosition::After(String::new()));
+        while let Some(position) = next {
+            let names;
+            (names, next) = list_page(&api, bucket, &position).await?;
             let read = names.into_iter().map(|name| read_key(&api, bucket, name));
             let mut read = stream::iter(read).buffer_unordered(MAX_CONCURRENT_READS);
             while let Some(read) = read.next().await {
                 all.extend(read?);
             }
-            if last {
-                return Some(all);
-            }
         }
+        Some(all)
     }
 
     /// Like [`MultiRegionCluster::bucket_contents`], with version and value only.
@@ -100,20 +97,45 @@ impl MultiRegionCluster {
     }
 }
 
-/// Returns the next names of a bucket; `Some(None)` if there are no more.
-async fn list_page(api: &ApiClient, bucket: &Bucket, after: &str) -> Option<Option<Vec<String>>> {
-    let page = api.get(&bucket.listing_path()).query(&[("after", after)]);
+/// Position at which a list goes on.
+enum ListPosition {
+    Cursor(String),
+    /// Behind this key: for nodes of release 0.1, which return no cursor.
+    After(String),
+}
+
+/// Returns names of a bucket, and the position at which more follow.
+async fn list_page(
+    api: &ApiClient,
+    bucket: &Bucket,
+    position: &ListPosition,
+) -> Option<(Vec<String>, Option<ListPosition>)> {
+    let parameter = match position {
+        ListPosition::Cursor(cursor) => ("cursor", cursor.as_str()),
+        ListPosition::After(name) => ("after", name.as_str()),
+    };
+    let page = api.get(&bucket.listing_path()).query(&[parameter]);
     let page = page.header("accept", "application/json").try_send().await;
     let page = page.ok()?;
     match page.status {
         200 => {}
-        404 => return Some(None),
+        404 => return Some((vec![], None)),
         _ => return None,
     }
     let json = page.json();
     let names = json["keys"].as_array()?.iter();
     let names = names.map(|key| key["name"].as_str().map(str::to_owned));
-    names.collect::<Option<Vec<String>>>().map(Some)
+    let names = names.collect::<Option<Vec<String>>>()?;
+    let next = match (json["list_complete"].as_bool(), json["cursor"].as_str()) {
+        (Some(true), _) => None,
+        (_, Some(cursor)) => Some(ListPosition::Cursor(cursor.to_owned())),
+        (_, None) => {
+            let is_full = names.len() >= PAGE_KEYS;
+            let last = names.last().filter(|_| is_full);
+            last.cloned().map(ListPosition::After)
+        }
+    };
+    Some((names, next))
 }
 
 /// Reads a key; `Some(None)` if it doesn't exist any more.
@@ -132,6 +154,9 @@ async fn read_key(
         etag: response.etag(),
         content_type: response.header("content-type").to_owned(),
         expires: response.find_header("expires").map(str::to_owned),
+        metadata: response
+            .find_header("x-cloudkv-metadata")
+            .map(str::to_owned),
         value: response.body.to_vec(),
     };
     Some(Some((name, key)))
