@@ -1,44 +1,27 @@
 //! In-process key/value servers, correct and defective ones, to show that the checks find defects.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// Defect of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Defect {
-    /// None: the server is correct.
-    Healthy,
-    /// One read in 50 returns the value before the last one.
-    StaleReads,
-    /// One write in 20 is acknowledged and lost.
-    LostWrites,
-    /// One conditional write in 10 is done although its condition isn't met.
-    IgnoredConditions,
-    /// One write in 50 has an unknown outcome, and is done twice, after the response.
-    RepeatedWrites,
-    /// One write in 50 is refused in the response, and done.
-    FalseRefusals,
-}
+use super::answer::METADATA_HEADER;
+use super::fake_store::{Defect, FakeAnswer, FakeEntry, FakeRequest, FakeStore, FakeWrite};
 
-#[derive(Default)]
-struct FakeKey {
-    /// Values by age; the last one is the present one.
-    versions: Vec<Option<(Bytes, u64)>>,
-}
+/// ID of the only bucket.
+pub(super) const BUCKET: &str = "fake";
 
 struct FakeServer {
-    defect: Defect,
-    keys: Mutex<(HashMap<String, FakeKey>, u64)>,
+    store: Mutex<FakeStore>,
 }
 
 /// Starts a server that ends with the runtime.
@@ -46,8 +29,7 @@ pub(super) async fn serve(defect: Defect) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = Arc::new(FakeServer {
-        defect,
-        keys: Mutex::default(),
+        store: Mutex::new(FakeStore::new(defect)),
     });
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -67,107 +49,158 @@ impl FakeServer {
     async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
+        let body = String::from_utf8(body.to_vec()).unwrap();
         // Calls must overlap.
         tokio::time::sleep(Duration::from_millis(1)).await;
-        let value = (head.method == Method::PUT).then_some(body);
-        let path = head.uri.path().to_owned();
-        let (response, is_repeated) = self.decide(&head, &path, value.clone());
-        if is_repeated {
+        let key = head.uri.path().strip_prefix(&format!("/kv/{BUCKET}/"));
+        match key {
+            Some(key) => self.answer_call(parse_call(&head, key, body)),
+            None if head.method == Method::POST => self.answer_batch(&body),
+            None => self.answer_list(&head),
+        }
+    }
+
+    fn execute(self: &Arc<Self>, request: &FakeRequest) -> FakeAnswer {
+        let answer = self.store.lock().unwrap().execute(request);
+        if let Some(write) = request.write.clone().filter(|_| answer.is_repeated) {
+            let (server, key) = (self.clone(), request.key.clone());
             tokio::spawn(async move {
                 for _ in 0..2 {
                     tokio::time::sleep(Duration::from_millis(20)).await;
-                    let (keys, version) = &mut *self.keys.lock().unwrap();
-                    keys.entry(path.clone())
-                        .or_default()
-                        .write(version, value.clone());
+                    server.store.lock().unwrap().write(&key, &write);
                 }
             });
         }
-        response
+        answer
     }
 
-    /// Returns the response, and whether the write is to be done later.
-    fn decide(
-        &self,
-        head: &http::request::Parts,
-        path: &str,
-        value: Option<Bytes>,
-    ) -> (Response<Full<Bytes>>, bool) {
-        let (keys, version) = &mut *self.keys.lock().unwrap();
-        *version += 1;
-        let is_due =
-            |every: u64, defect: Defect| self.defect == defect && version.is_multiple_of(every);
-        let (is_stale_read, is_lost) = (
-            is_due(50, Defect::StaleReads),
-            is_due(20, Defect::LostWrites),
-        );
-        let (ignores_condition, is_refused) = (
-            is_due(10, Defect::IgnoredConditions),
-            is_due(50, Defect::FalseRefusals),
-        );
-        let is_repeated = is_due(50, Defect::RepeatedWrites);
-        let key = keys.entry(path.to_owned()).or_default();
-        let current = key.versions.last().cloned().flatten();
-        if head.method == Method::GET {
-            let before = key.versions.len().checked_sub(2).filter(|_| is_stale_read);
-            let value = before.map_or(current, |at| key.versions[at].clone());
-            return (
-                value.map_or_else(not_found_response, |(value, etag)| {
-                    value_response(value, etag)
-                }),
-                false,
-            );
+    fn answer_call(self: &Arc<Self>, request: FakeRequest) -> Response<Full<Bytes>> {
+        let answer = self.execute(&request);
+        if answer.status == 404 {
+            return not_found_response();
         }
-        if !is_condition_met(head, current.as_ref()) && !ignores_condition {
-            return (empty_response(412), false);
+        let mut response = Response::builder().status(answer.status);
+        let entry = answer.entry;
+        if let Some(version) = answer.version.or(entry.as_ref().map(|entry| entry.version)) {
+            response = response.header("etag", format!("\"{version}\""));
         }
-        if is_repeated {
-            return (empty_response(504), true);
-        }
-        if !is_lost {
-            key.write(version, value.clone());
-        }
-        let response = match value {
-            _ if is_refused => empty_response(503),
-            Some(_) => response_with_etag(200, *version)
-                .body(Full::default())
-                .unwrap(),
-            None => empty_response(200),
+        let Some(entry) = entry else {
+            return response.body(Full::default()).unwrap();
         };
-        (response, false)
+        if entry.metadata != Value::Null {
+            response = response.header(METADATA_HEADER, entry.metadata.to_string());
+        }
+        response.body(Full::from(entry.value)).unwrap()
+    }
+
+    fn answer_batch(self: &Arc<Self>, body: &str) -> Response<Full<Bytes>> {
+        let lines = body
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let requests: Vec<FakeRequest> = lines.map(|line| parse_line(&line)).collect();
+        let is_reversed = self.store.lock().unwrap().defect == Defect::ReorderedBatches;
+        let answer = |request: &FakeRequest| {
+            let line = answer_line(request, self.execute(request));
+            format!("{line}\n")
+        };
+        let answer: Vec<String> = if is_reversed {
+            let mut answers: Vec<String> = requests.iter().rev().map(answer).collect();
+            answers.reverse();
+            answers
+        } else {
+            requests.iter().map(answer).collect()
+        };
+        Response::new(Full::from(answer.concat()))
+    }
+
+    fn answer_list(&self, head: &Parts) -> Response<Full<Bytes>> {
+        let query = head.uri.query().unwrap_or_default();
+        let prefix = query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("prefix="));
+        let listed = self.store.lock().unwrap().list(prefix.unwrap_or_default());
+        if listed.is_empty() {
+            return not_found_response();
+        }
+        let keys = listed.iter().map(|(name, entry)| {
+            let mut listed = entry_json(entry);
+            listed["name"] = name.as_str().into();
+            listed
+        });
+        let keys: Vec<Value> = keys.collect();
+        let list = json!({"keys": keys, "prefixes": [], "list_complete": true});
+        Response::new(Full::from(list.to_string()))
     }
 }
 
-impl FakeKey {
-    fn write(&mut self, version: &mut u64, value: Option<Bytes>) {
-        *version += 1;
-        self.versions.push(value.map(|value| (value, *version)));
+fn parse_call(head: &Parts, key: &str, body: String) -> FakeRequest {
+    let header = |name: &str| {
+        let value = head.headers.get(name)?;
+        Some(value.to_str().unwrap().to_owned())
+    };
+    let metadata = header(METADATA_HEADER);
+    let metadata = metadata.map_or(Value::Null, |text| text.parse().unwrap());
+    let write = match head.method {
+        Method::PUT => Some(FakeWrite::Put {
+            value: body,
+            metadata,
+        }),
+        Method::DELETE => Some(FakeWrite::Delete),
+        Method::PATCH => Some(FakeWrite::Touch { metadata }),
+        _ => None,
+    };
+    FakeRequest {
+        key: key.to_owned(),
+        write,
+        if_match: header("if-match"),
+        is_creation: header("if-none-match").is_some(),
+        is_in_batch: false,
     }
 }
 
-fn is_condition_met(head: &http::request::Parts, current: Option<&(Bytes, u64)>) -> bool {
-    let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let if_match = header("if-match");
-    let etag = current.map(|(_, etag)| format!("\"{etag}\""));
-    if_match.is_none_or(|wanted| etag.as_deref() == Some(wanted))
-        && (header("if-none-match").is_none() || current.is_none())
+fn parse_line(line: &Value) -> FakeRequest {
+    let text = |name: &str| line[name].as_str().map(str::to_owned);
+    let metadata = line["metadata"].clone();
+    let write = match line["op"].as_str().unwrap() {
+        "put" => Some(FakeWrite::Put {
+            value: text("value").unwrap(),
+            metadata,
+        }),
+        "delete" => Some(FakeWrite::Delete),
+        "touch" => Some(FakeWrite::Touch { metadata }),
+        _ => None,
+    };
+    FakeRequest {
+        key: text("key").unwrap(),
+        write,
+        if_match: text("if_match"),
+        is_creation: text("if_none_match").is_some(),
+        is_in_batch: true,
+    }
 }
 
-fn response_with_etag(status: u16, etag: u64) -> http::response::Builder {
-    Response::builder()
-        .status(status)
-        .header("etag", format!("\"{etag}\""))
+fn answer_line(request: &FakeRequest, answer: FakeAnswer) -> Value {
+    let mut line = match &answer.entry {
+        Some(entry) => entry_json(entry),
+        None => json!({}),
+    };
+    line["key"] = request.key.as_str().into();
+    line["status"] = answer.status.into();
+    if let Some(version) = answer.version {
+        line["version"] = version.to_string().into();
+    }
+    if answer.status == 404 {
+        line["error"] = "not_found".into();
+    }
+    line
 }
 
-fn value_response(value: Bytes, etag: u64) -> Response<Full<Bytes>> {
-    response_with_etag(200, etag)
-        .body(Full::new(value))
-        .unwrap()
-}
-
-fn empty_response(status: u16) -> Response<Full<Bytes>> {
-    let response = Response::builder().status(status);
-    response.body(Full::default()).unwrap()
+fn entry_json(entry: &FakeEntry) -> Value {
+    json!({
+        "version": entry.version.to_string(),
+        "value": entry.value,
+        "metadata": entry.metadata,
+    })
 }
 
 fn not_found_response() -> Response<Full<Bytes>> {

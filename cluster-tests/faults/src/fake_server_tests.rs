@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::fake_server::{Defect, serve};
+use super::fake_server::{BUCKET, serve};
+use super::fake_store::Defect;
 use super::history::History;
 use super::history_checker::HistoryChecker;
-use super::recording_client::{ClientContext, RecordingClient};
+use super::recording_client::ClientContext;
+use super::workload_client::WorkloadClient;
 use cloudkv_test_harness::{Bucket, eventually};
 
 /// Enough calls for a server to show its defect many times.
@@ -22,18 +24,19 @@ async fn check_server(defect: Defect) -> Vec<String> {
     let shared = Arc::new(ClientContext {
         history: History::new(),
         bucket: Bucket {
-            id: "fake".into(),
+            id: BUCKET.into(),
             account: String::new(),
             mode: String::new(),
             plan: String::new(),
         },
         nodes: vec![address],
-        last_value: AtomicU64::new(0),
+        last_write: AtomicU64::new(0),
         think_time_ms: 0..0,
+        has_new_calls: AtomicBool::new(true),
         stop: AtomicBool::new(false),
     });
     let clients =
-        (0..8).map(|number| tokio::spawn(RecordingClient::new(&shared, number, 0, 1).run()));
+        (0..8).map(|number| tokio::spawn(WorkloadClient::new(&shared, number, 0, 1).run()));
     let clients: Vec<_> = clients.collect();
     eventually("there was load", Duration::from_secs(60), async || {
         (shared.history.counts.answered() >= CALL_COUNT).then_some(())
@@ -61,6 +64,10 @@ async fn defective_servers_are_detected() {
         Defect::IgnoredConditions,
         Defect::RepeatedWrites,
         Defect::FalseRefusals,
+        Defect::LostBatchLines,
+        Defect::ReorderedBatches,
+        Defect::TornTouches,
+        Defect::IncompleteLists,
     ] {
         let failures = check_server(defect).await;
         assert!(!failures.is_empty(), "{defect:?}");

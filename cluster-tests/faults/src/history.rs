@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::call_record::{CallRecord, Outcome};
+use super::checker::Effect;
 
 /// Time for which a set of keys is used. It bounds the calls of unknown outcome on one key.
 pub(super) const GENERATION_PERIOD: Duration = Duration::from_secs(5);
@@ -26,14 +27,17 @@ impl fmt::Display for KeyName {
     }
 }
 
-/// Number of calls by outcome.
+/// Number of calls by outcome, of answered touches, and of answered operations of batches.
 #[derive(Debug, Default)]
 pub struct OutcomeCounts {
     read: AtomicU64,
     written: AtomicU64,
+    /// Also touches of a key that doesn't exist.
     condition_failed: AtomicU64,
     unknown: AtomicU64,
     not_done: AtomicU64,
+    touches: AtomicU64,
+    in_batches: AtomicU64,
 }
 
 impl OutcomeCounts {
@@ -47,6 +51,8 @@ impl OutcomeCounts {
                 (&sum.condition_failed, &part.condition_failed),
                 (&sum.unknown, &part.unknown),
                 (&sum.not_done, &part.not_done),
+                (&sum.touches, &part.touches),
+                (&sum.in_batches, &part.in_batches),
             ];
             for (all, one) in counters {
                 all.fetch_add(one.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -56,15 +62,24 @@ impl OutcomeCounts {
     }
 
     /// Counts a call.
-    pub(super) fn count(&self, outcome: Outcome) {
-        let counter = match outcome {
+    pub(super) fn count(&self, record: &CallRecord) {
+        let counter = match record.outcome {
             Outcome::Read(_) => &self.read,
             Outcome::Written => &self.written,
-            Outcome::ConditionFailed => &self.condition_failed,
+            Outcome::ConditionFailed | Outcome::NotFound => &self.condition_failed,
             Outcome::Unknown => &self.unknown,
             Outcome::NotDone => &self.not_done,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        if matches!(record.outcome, Outcome::Unknown | Outcome::NotDone) {
+            return;
+        }
+        if matches!(record.action.effect(), Effect::Touch(_)) {
+            self.touches.fetch_add(1, Ordering::Relaxed);
+        }
+        if record.batch.is_some() {
+            self.in_batches.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn counters(&self) -> [(&'static str, u64); 5] {
@@ -94,7 +109,14 @@ impl fmt::Display for OutcomeCounts {
         let parts = self
             .counters()
             .map(|(name, count)| format!("{count} {name}"));
-        f.write_str(&parts.join(", "))
+        let (touches, in_batches) = (&self.touches, &self.in_batches);
+        write!(
+            f,
+            "{} ({} answered touches, {} answered in batches)",
+            parts.join(", "),
+            touches.load(Ordering::Relaxed),
+            in_batches.load(Ordering::Relaxed)
+        )
     }
 }
 
@@ -138,7 +160,7 @@ impl History {
 
     /// Records and counts a call.
     pub fn record(&self, key: KeyName, record: CallRecord) {
-        self.counts.count(record.outcome);
+        self.counts.count(&record);
         self.record_uncounted(key, record);
     }
 

@@ -12,7 +12,8 @@ use futures_util::stream::{self, StreamExt};
 use super::call_record::{Action, CallRecord, Outcome, to_register_ops};
 use super::history::KeyName;
 use super::recording_client::{ClientContext, RESPONSE_TIMEOUT, RecordingClient};
-use crate::checker::{ABSENT, SearchBudget, Value, Verdict, check};
+use super::version_uniqueness::check_versions_unique;
+use crate::checker::{ABSENT, Content, Effect, SearchBudget, Verdict, check};
 
 /// Maximum number of concurrent reads.
 const MAX_CONCURRENT_READS: usize = 16;
@@ -36,8 +37,9 @@ pub(super) struct ExtraCheck {
 /// A key whose history passed.
 struct CheckedKey {
     key: KeyName,
-    /// Values that the key may hold from then on: the last one read, and those still to be written.
-    possible_values: Vec<Value>,
+    /// Contents that the key may have from then on: the last one read, and those still to be
+    /// written.
+    possible_contents: Vec<Content>,
 }
 
 /// Checks histories, and remembers what keys may hold.
@@ -100,10 +102,14 @@ impl HistoryChecker {
             .map(async |(index, checked)| {
                 let read = read_key(&self.shared, checked.key, index).await;
                 match read.map(|record| record.outcome) {
-                    Some(Outcome::Read(value)) if checked.possible_values.contains(&value) => None,
+                    Some(Outcome::Read(content))
+                        if checked.possible_contents.contains(&content) =>
+                    {
+                        None
+                    }
                     read_result => Some(format!(
                         "{} holds {read_result:?} at the end, not one of {:?}",
-                        checked.key, checked.possible_values
+                        checked.key, checked.possible_contents
                     )),
                 }
             });
@@ -153,22 +159,15 @@ impl HistoryChecker {
             .filter(|record| record.to_register_op().is_some())
             .count() as u64;
         let last = records.last().map(|record| record.outcome);
-        let Some(Outcome::Read(value)) = last else {
+        let Some(Outcome::Read(content)) = last else {
             let reason = format!("{key} could not be read for {READ_TIMEOUT:?}");
             // If the run was stopped meanwhile, that cut the reading short.
             self.failures.push(reason);
             return;
         };
-        let unknown = records
-            .iter()
-            .filter(|record| record.outcome == Outcome::Unknown);
-        let mut possible: Vec<Value> = unknown
-            .filter_map(|record| record.action.written_value())
-            .collect();
-        possible.push(value);
         self.checked_keys.push(CheckedKey {
             key,
-            possible_values: possible,
+            possible_contents: possible_contents(content, records),
         });
     }
 
@@ -194,7 +193,7 @@ async fn read_key(shared: &Arc<ClientContext>, key: KeyName, index: usize) -> Op
     let mut attempt = index;
     while started.elapsed() < READ_TIMEOUT {
         let seat = attempt % shared.nodes.len();
-        let mut reader = RecordingClient::new(shared, FIRST_READER + index as u32, seat, 0);
+        let mut reader = RecordingClient::new(shared, FIRST_READER + index as u32, seat);
         let record = reader.send(key, Action::Get, None).await;
         if matches!(record.outcome, Outcome::Read(_)) {
             return Some(record);
@@ -203,6 +202,30 @@ async fn read_key(shared: &Arc<ClientContext>, key: KeyName, index: usize) -> Op
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     None
+}
+
+/// Returns the contents that a key may have after `last` was read: that, and those of writes of
+/// unknown outcome.
+fn possible_contents(last: Content, records: &[CallRecord]) -> Vec<Content> {
+    let mut possible = vec![last];
+    let mut touches = vec![];
+    let unknown = records
+        .iter()
+        .filter(|record| record.outcome == Outcome::Unknown);
+    for record in unknown {
+        match record.action.effect() {
+            Effect::Nothing => {}
+            Effect::Put(content) => possible.push(content),
+            Effect::Delete => possible.push(ABSENT),
+            Effect::Touch(metadata) => touches.push(metadata),
+        }
+    }
+    let present = possible.iter().filter(|content| **content != ABSENT);
+    let touched: Vec<Content> = present
+        .flat_map(|content| touches.iter().map(|metadata| content.touched(*metadata)))
+        .collect();
+    possible.extend(touched);
+    possible
 }
 
 /// Checks a key's history; returns the reason if it is not linearizable.
@@ -229,26 +252,6 @@ fn check_history(records: &[CallRecord]) -> Result<(), String> {
     }
 }
 
-/// Checks that each value has one version, and each version one value.
-pub(super) fn check_versions_unique<'a>(
-    records: impl Iterator<Item = &'a CallRecord>,
-) -> Result<(), String> {
-    let (mut versions, mut values) = (HashMap::new(), HashMap::new());
-    let seen = records.filter_map(|record| Some((record.value()?, record.etag.as_deref()?)));
-    let seen = seen.filter(|(value, _)| *value != ABSENT);
-    for (value, etag) in seen {
-        let version = *versions.entry(value).or_insert(etag);
-        if version != etag {
-            return Err(format!(
-                "{value} was written twice, as {version} and {etag}"
-            ));
-        }
-        let first_value = *values.entry(etag).or_insert(value);
-        if first_value != value {
-            return Err(format!(
-                "{etag} is the version of {first_value} and of {value}"
-            ));
-        }
-    }
-    Ok(())
-}
+#[cfg(test)]
+#[path = "history_checker_tests.rs"]
+mod tests;

@@ -7,6 +7,8 @@
 //! A check that fails panics with what was observed, as an assertion in a test would.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod answer;
+mod batch;
 mod bucket_list;
 mod call_record;
 pub mod checker;
@@ -15,10 +17,13 @@ mod disk_damage;
 mod fake_server;
 #[cfg(test)]
 mod fake_server_tests;
+#[cfg(test)]
+mod fake_store;
 mod fault_kind;
 mod history;
 mod history_checker;
 mod key_limits;
+mod key_list;
 mod nemesis;
 mod node_faults;
 mod panics;
@@ -27,12 +32,15 @@ mod progress;
 mod recording_client;
 mod regions;
 mod report;
+mod request;
 mod run;
 mod schedule;
 mod slow_snapshot;
 mod target;
 mod version;
+mod version_uniqueness;
 mod workload;
+mod workload_client;
 
 pub use call_record::{Action, CallRecord, Outcome, to_register_ops};
 pub use fault_kind::{FaultCounts, FaultKind, NetworkFault};

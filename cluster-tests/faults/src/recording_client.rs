@@ -5,20 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::answer::Answer;
+use super::batch::{self, BatchOperation};
 use super::call_record::{Action, CallRecord, Outcome};
+use super::checker::{BatchPosition, Content, WriteId};
 use super::history::{History, KeyName};
+use super::key_list::KeyList;
+use super::request::{RequestOptions, build_request};
 use super::version::Version;
-use super::workload::{self, Intent};
-use crate::checker::{ABSENT, Value};
 use cloudkv_test_harness::load::{ExchangeOutcome, NodeConnection};
-use cloudkv_test_harness::rng::Rng;
-use cloudkv_test_harness::{Bucket, HttpResponse, RawRequest};
+use cloudkv_test_harness::{Bucket, HttpResponse};
 
 /// Time for a response; after it a write's outcome is unknown.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Backoff after a call without effect, in milliseconds.
-const RETRY_BACKOFF_MS: std::ops::Range<u64> = 5..50;
 
 /// State that all clients of a run share.
 #[derive(Debug)]
@@ -27,10 +26,13 @@ pub(super) struct ClientContext {
     pub bucket: Bucket,
     /// Public addresses of the nodes, by seat.
     pub nodes: Vec<SocketAddr>,
-    /// Source of unique values.
-    pub last_value: AtomicU64,
+    /// Number of the last write or batch.
+    pub last_write: AtomicU64,
     /// Pause of a client between two calls, in milliseconds.
     pub think_time_ms: std::ops::Range<u64>,
+    /// True if clients use what only nodes of feature level 2 know: batches, touches, metadata, and
+    /// lists with values.
+    pub has_new_calls: AtomicBool,
     pub stop: AtomicBool,
 }
 
@@ -39,22 +41,23 @@ impl ClientContext {
         self.stop.load(Ordering::Relaxed)
     }
 
-    pub(super) fn new_value(&self) -> Value {
-        self.last_value.fetch_add(1, Ordering::Relaxed) + 1
+    pub(super) fn has_new_calls(&self) -> bool {
+        self.has_new_calls.load(Ordering::Relaxed)
     }
-}
 
-/// Optional parts of a request.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct RequestOptions<'a> {
-    /// Session token.
-    pub token: Option<&'a str>,
-    /// Time to live of the written value, in seconds.
-    pub ttl: Option<u64>,
-    /// Content type of the written value.
-    pub content_type: Option<&'a str>,
-    /// True if the node's own replica may answer the read (`consistency=eventual`).
-    pub is_eventual: bool,
+    fn new_write(&self) -> WriteId {
+        self.last_write.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Returns the content of a new put: half of them have metadata.
+    pub(super) fn new_content(&self) -> Content {
+        let write = self.new_write();
+        if self.has_new_calls() && write.is_multiple_of(2) {
+            Content::with_metadata(write)
+        } else {
+            Content::plain(write)
+        }
+    }
 }
 
 /// A call's record and the session token of its response.
@@ -65,6 +68,17 @@ pub(super) struct CallResult {
     pub token: Option<String>,
 }
 
+/// Records of a batch's operations and the session token of its response.
+#[derive(Debug)]
+pub(super) struct BatchResult {
+    pub records: Vec<(KeyName, CallRecord)>,
+    /// Session token.
+    pub token: Option<String>,
+}
+
+/// Outcome of a call and the version that it shows.
+type Observation = (Outcome, Option<Box<str>>);
+
 /// A client of one node.
 #[derive(Debug)]
 pub(super) struct RecordingClient {
@@ -72,58 +86,16 @@ pub(super) struct RecordingClient {
     number: u32,
     seat: usize,
     connection: NodeConnection,
-    rng: Rng,
 }
 
 impl RecordingClient {
-    pub(super) fn new(shared: &Arc<ClientContext>, number: u32, seat: usize, seed: u64) -> Self {
+    pub(super) fn new(shared: &Arc<ClientContext>, number: u32, seat: usize) -> Self {
         Self {
             shared: shared.clone(),
             number,
             seat,
             connection: NodeConnection::new(shared.nodes[seat], RESPONSE_TIMEOUT),
-            rng: Rng::derived(seed, u64::from(number)),
         }
-    }
-
-    /// Calls until the run is stopped.
-    pub(super) async fn run(mut self) {
-        while !self.shared.is_stopped() {
-            let generation = self.shared.history.generation();
-            let (key, intent) = workload::next_call(&mut self.rng, generation);
-            let outcome = self.carry_out(key, intent).await;
-            if matches!(outcome, Outcome::Unknown | Outcome::NotDone) {
-                tokio::time::sleep(self.rng.millis(RETRY_BACKOFF_MS)).await;
-            }
-            if !self.shared.think_time_ms.is_empty() {
-                tokio::time::sleep(self.rng.millis(self.shared.think_time_ms.clone())).await;
-            }
-        }
-    }
-
-    async fn carry_out(&mut self, key: KeyName, intent: Intent) -> Outcome {
-        let value = self.shared.new_value();
-        if let Some(action) = intent.action(value) {
-            return self.call_recorded(key, action, None).await.outcome;
-        }
-        let read = self.call_recorded(key, Action::Get, None).await;
-        let (Outcome::Read(was), Some(etag)) = (read.outcome, &read.etag) else {
-            return read.outcome;
-        };
-        let action = intent.conditional_action(was, value);
-        self.call_recorded(key, action, Some(etag)).await.outcome
-    }
-
-    /// Calls and adds the call to the history.
-    async fn call_recorded(
-        &mut self,
-        key: KeyName,
-        action: Action,
-        etag: Option<&str>,
-    ) -> CallRecord {
-        let record = self.send(key, action, etag).await;
-        self.shared.history.record(key, record.clone());
-        record
     }
 
     /// Calls without adding the call to the history.
@@ -143,17 +115,22 @@ impl RecordingClient {
         key: KeyName,
         action: Action,
         etag: Option<&str>,
-        extras: RequestOptions<'_>,
+        options: RequestOptions<'_>,
     ) -> CallResult {
-        let request = build_request(&self.shared.bucket, key, action, etag, extras);
+        let request = build_request(&self.shared.bucket, key, action, etag, options);
         let start = self.shared.history.now();
         let sent = self.connection.exchange(&request).await;
         let end = self.shared.history.now();
         let mut token = None;
         let (outcome, etag) = match sent {
             ExchangeOutcome::Response(response) => {
-                token = response.find_header("x-cloudkv-version").map(str::to_owned);
-                self.interpret(key, action, &response)
+                token = session_token(&response);
+                let answer = Answer::of_response(&response);
+                let outcome = answer.outcome(action).unwrap_or_else(|| {
+                    self.record_anomaly(&format!("{key}, {action:?}: {response:?}"));
+                    Outcome::Unknown
+                });
+                (outcome, answer.etag)
             }
             ExchangeOutcome::NotSent => (Outcome::NotDone, None),
             ExchangeOutcome::Closed | ExchangeOutcome::Lost => (Outcome::Unknown, None),
@@ -161,100 +138,131 @@ impl RecordingClient {
         // A DELETE has no ETag; if the request carried no token, the response's token holds its
         // version. The token of a read that found nothing names the deleted version: no condition
         // can require that.
-        let has_own_version = extras.token.is_none() && outcome == Outcome::Written;
+        let has_own_version = options.token.is_none() && outcome == Outcome::Written;
         let own_token = token.as_deref().filter(|_| has_own_version);
         let of_token = || Some(Version::from_token(own_token?)?.etag().into());
-        let record = CallRecord {
+        let observation = (outcome, etag.or_else(of_token));
+        let record = self.record((start, end), action, observation, None);
+        CallResult { record, token }
+    }
+
+    /// Sends a batch, without adding its operations to the history. Each is a call of its own in
+    /// the batch's time.
+    pub(super) async fn send_batch(
+        &mut self,
+        operations: &[BatchOperation],
+        token: Option<&str>,
+    ) -> BatchResult {
+        let request = batch::build_request(&self.shared.bucket, operations, token);
+        let start = self.shared.history.now();
+        let sent = self.connection.exchange(&request).await;
+        let times = (start, self.shared.history.now());
+        let mut token = None;
+        let all =
+            |outcome: Outcome| -> Vec<Observation> { vec![(outcome, None); operations.len()] };
+        let observations = match sent {
+            ExchangeOutcome::Response(response) => {
+                token = session_token(&response);
+                match response.status {
+                    503 => all(Outcome::NotDone),
+                    504 => all(Outcome::Unknown),
+                    _ => self.read_answer(operations, &response),
+                }
+            }
+            ExchangeOutcome::NotSent => all(Outcome::NotDone),
+            ExchangeOutcome::Closed | ExchangeOutcome::Lost => all(Outcome::Unknown),
+        };
+        let positions = batch::positions(self.shared.new_write(), operations);
+        let parts = operations.iter().zip(observations).zip(positions);
+        let records = parts.map(|((operation, observation), position)| {
+            let record = self.record(times, operation.action, observation, Some(position));
+            (operation.key, record)
+        });
+        BatchResult {
+            records: records.collect(),
+            token,
+        }
+    }
+
+    /// Returns the outcome of each operation of a batch. Of an answer that no client should get it
+    /// isn't known what was done.
+    fn read_answer(
+        &self,
+        operations: &[BatchOperation],
+        response: &HttpResponse,
+    ) -> Vec<Observation> {
+        let answers = std::str::from_utf8(&response.body)
+            .ok()
+            .filter(|_| response.status == 200)
+            .and_then(|body| batch::parse_answers(body, operations));
+        let Some(answers) = answers else {
+            self.record_anomaly(&format!("a batch of {operations:?}: {response:?}"));
+            return vec![(Outcome::Unknown, None); operations.len()];
+        };
+        let observations = operations.iter().zip(answers).map(|(operation, answer)| {
+            let outcome = answer.outcome(operation.action).unwrap_or_else(|| {
+                self.record_anomaly(&format!("{operation:?} of a batch: {response:?}"));
+                Outcome::Unknown
+            });
+            (outcome, answer.etag)
+        });
+        observations.collect()
+    }
+
+    /// Lists keys with their values, without adding the reads to the history. Returns a read of
+    /// each key that the list shows; `None` if there was no answer.
+    pub(super) async fn list(&mut self, list: &KeyList) -> Option<Vec<(KeyName, CallRecord)>> {
+        let request = list.build_request(&self.shared.bucket);
+        let start = self.shared.history.now();
+        let sent = self.connection.exchange(&request).await;
+        let times = (start, self.shared.history.now());
+        let ExchangeOutcome::Response(response) = sent else {
+            return None;
+        };
+        let listed = match response.status {
+            200 => list.parse(&response.json()),
+            404 if response.error_code() == "not_found" => Some(list.all_absent()),
+            503 | 504 => return None,
+            _ => None,
+        };
+        if listed.is_none() {
+            self.record_anomaly(&format!("a list of {}: {response:?}", list.prefix));
+        }
+        let reads = listed?.into_iter().map(|listed| {
+            let observation = (Outcome::Read(listed.content), listed.etag);
+            let record = self.record(times, Action::Get, observation, None);
+            (listed.key, record)
+        });
+        Some(reads.collect())
+    }
+
+    fn record(
+        &self,
+        (start, end): (u64, u64),
+        action: Action,
+        (outcome, etag): Observation,
+        batch: Option<BatchPosition>,
+    ) -> CallRecord {
+        CallRecord {
             client: self.number,
             seat: self.seat,
             start,
             end,
             action,
             outcome,
-            etag: etag.or_else(of_token),
-        };
-        CallResult { record, token }
+            etag,
+            batch,
+        }
     }
 
-    fn interpret(
-        &self,
-        key: KeyName,
-        action: Action,
-        response: &HttpResponse,
-    ) -> (Outcome, Option<Box<str>>) {
-        let etag = response.find_header("etag").map(Box::from);
-        let conditional = !matches!(action, Action::Get | Action::Put(_) | Action::Delete);
-        let outcome = match (response.status, action) {
-            (200, Action::Get) => response.text().trim().parse().ok().map(Outcome::Read),
-            (404, Action::Get) if response.error_code() == "not_found" => {
-                Some(Outcome::Read(ABSENT))
-            }
-            (200, _) => Some(Outcome::Written),
-            (412, _) if conditional => Some(Outcome::ConditionFailed),
-            (503, _) => Some(Outcome::NotDone),
-            (504, _) => Some(Outcome::Unknown),
-            _ => None,
-        };
-        let outcome = outcome.unwrap_or_else(|| {
-            let (number, seat) = (self.number, self.seat);
-            let anomaly =
-                format!("client {number} at node {seat}, {key}, {action:?}: {response:?}");
-            self.shared.history.record_anomaly(anomaly);
-            Outcome::Unknown
-        });
-        (outcome, etag)
+    fn record_anomaly(&self, anomaly: &str) {
+        let (number, seat) = (self.number, self.seat);
+        let anomaly = format!("client {number} at node {seat}, {anomaly}");
+        self.shared.history.record_anomaly(anomaly);
     }
 }
 
-fn build_request(
-    bucket: &Bucket,
-    key: KeyName,
-    action: Action,
-    etag: Option<&str>,
-    extras: RequestOptions<'_>,
-) -> RawRequest {
-    let mut path = bucket.key_path(&key.to_string());
-    match extras.ttl {
-        Some(ttl) => path += &format!("?ttl={ttl}"),
-        None if extras.is_eventual => path += "?consistency=eventual",
-        None => {}
-    }
-    let new = |method| {
-        let mut request = RawRequest::new(method, &path);
-        let headers = [
-            ("X-CloudKV-Min-Version", extras.token),
-            ("Content-Type", extras.content_type),
-        ];
-        for (name, value) in headers {
-            request = match value {
-                Some(value) => request.header(name, value),
-                None => request,
-            };
-        }
-        request
-    };
-    let conditional = |request: RawRequest| match etag {
-        Some(etag) => request.header("If-Match", etag),
-        None => request,
-    };
-    let put = |value: Value| (new("PUT"), value.to_string());
-    match action {
-        Action::Get => new("GET"),
-        Action::Delete => new("DELETE"),
-        Action::DeleteIfMatch(_) => conditional(new("DELETE")),
-        Action::Put(value) => {
-            let (request, body) = put(value);
-            request.parse_body(body.as_bytes())
-        }
-        Action::Create(value) => {
-            let (request, body) = put(value);
-            request
-                .header("If-None-Match", "*")
-                .parse_body(body.as_bytes())
-        }
-        Action::PutIfMatch { value, .. } => {
-            let (request, body) = put(value);
-            conditional(request).parse_body(body.as_bytes())
-        }
-    }
+fn session_token(response: &HttpResponse) -> Option<String> {
+    let token = response.find_header("x-cloudkv-version");
+    token.map(str::to_owned)
 }

@@ -16,9 +16,10 @@ use super::key_limits::{self, LimitClient};
 use super::nemesis::Nemesis;
 use super::panics::catch_panic;
 use super::progress::Progress;
-use super::recording_client::{ClientContext, RecordingClient};
+use super::recording_client::ClientContext;
 use super::report::Report;
 use super::schedule::FaultSchedule;
+use super::workload_client::WorkloadClient;
 use cloudkv_test_harness::region::{Region, RegionOptions};
 
 /// Time beyond its planned duration in which a run waits for every kind of fault to happen.
@@ -205,14 +206,15 @@ impl RegionLoad {
             history: History::new(),
             bucket,
             nodes: region.http_addresses(seats.clone()),
-            last_value: AtomicU64::new(0),
+            last_write: AtomicU64::new(0),
             think_time_ms: 0..0,
+            has_new_calls: AtomicBool::new(true),
             stop: AtomicBool::new(false),
         });
         let numbers = seats.flat_map(|seat| (0..options.clients_per_node).map(move |n| (seat, n)));
         let clients = numbers.map(|(seat, n)| {
             let number = u32::try_from(seat).unwrap_or(0) * options.clients_per_node + n;
-            tokio::spawn(RecordingClient::new(&shared, number, seat, options.seed).run())
+            tokio::spawn(WorkloadClient::new(&shared, number, seat, options.seed).run())
         });
         let clients = clients.collect();
         let directory = BucketListClient::new(&shared, &listed_bucket, options.seed);

@@ -7,11 +7,15 @@
 //! another that had ended when it began; backtrack where nothing fits; and remember each pair of
 //! (placed operations, state) that led nowhere.
 //!
-//! Every value is written by one operation only, so that a read identifies the write it observed.
-//! The search relies on it: see `search`.
+//! The register holds a value and metadata. Each of them is written by one operation only, so that
+//! a read identifies the writes it observed. The search relies on it: see `search`.
+//!
+//! Operations of one batch overlap, and yet are executed in their order: see [`BatchPosition`].
 
+mod constraints;
 mod model;
 mod op_set;
+mod pending_readers;
 mod search;
 
 #[cfg(test)]
@@ -25,5 +29,5 @@ mod tests;
 #[cfg(test)]
 mod todc_tests;
 
-pub use model::{ABSENT, Precondition, RegisterOp, Value};
+pub use model::{ABSENT, BatchPosition, Content, Effect, Precondition, RegisterOp, WriteId};
 pub use search::{SearchBudget, Verdict, check};

@@ -2,7 +2,7 @@
 //! checker.
 
 use super::generate::{HistoryShape, corrupt, generate_history};
-use super::{ABSENT, Precondition, RegisterOp, SearchBudget, Verdict, brute_force, check};
+use super::{ABSENT, Effect, Precondition, RegisterOp, SearchBudget, Verdict, brute_force, check};
 use cloudkv_test_harness::rng::Rng;
 
 #[test]
@@ -14,6 +14,7 @@ fn small_histories_get_the_verdict_of_the_brute_force_checker() {
             clients: 2 + seed % 3,
             ops: 3 + usize::try_from(seed % 6).unwrap(),
             unknown_permille: 250,
+            batch_permille: 200,
             max_lag: 4,
         };
         let mut ops = generate_history(&mut rng, &shape);
@@ -43,6 +44,7 @@ fn long_histories_with_many_unknown_outcomes_are_decided() {
             clients: 2 + seed,
             ops: 4000,
             unknown_permille: 15,
+            batch_permille: 100,
             max_lag: 50,
         };
         let mut ops = generate_history(&mut rng, &shape);
@@ -67,15 +69,17 @@ fn verdict(ops: &[RegisterOp]) -> Option<bool> {
 /// the other and both before the read, have overwritten.
 fn insert_stale_read(rng: &mut Rng, ops: &mut [RegisterOp]) {
     let plain = |op: &&RegisterOp| {
-        op.precondition == Precondition::Any && op.end.is_some() && op.writes > Some(ABSENT)
+        let is_put = matches!(op.effect, Effect::Put(_));
+        op.precondition == Precondition::Any && op.end.is_some() && is_put
     };
     let mut writes: Vec<RegisterOp> = ops.iter().filter(plain).copied().collect();
     writes.sort_by_key(|op| op.end);
     let old = writes[rng.index(writes.len() / 4)];
     let newer = writes.iter().find(|op| Some(op.start) > old.end);
     let overwritten = newer.and_then(|op| op.end);
-    let is_late_read = |op: &&mut RegisterOp| op.writes.is_none() && Some(op.start) > overwritten;
+    let is_late_read =
+        |op: &&mut RegisterOp| op.effect == Effect::Nothing && Some(op.start) > overwritten;
     let reads: Vec<&mut RegisterOp> = ops.iter_mut().filter(is_late_read).collect();
     let read = reads.into_iter().next_back().expect("a late read");
-    read.precondition = Precondition::Equals(old.writes.unwrap_or(ABSENT));
+    read.precondition = Precondition::Equals(old.effect.apply(ABSENT));
 }

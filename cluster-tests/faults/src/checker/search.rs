@@ -5,18 +5,22 @@
 //!
 //! - An operation that fits and changes nothing is placed at once, without alternatives: any order
 //!   that exists remains one with the operation moved to here.
-//! - A value that was overwritten never comes back. So no value is overwritten while a read of it,
-//!   or a condition on it, still has to be placed.
+//! - A content that was overwritten never comes back, and neither does a value. So nothing is
+//!   overwritten while a read of it, or a condition on it, still has to be placed.
+//! - A touch whose metadata was read fits only on the value that was read with it.
 //! - An operation with an unknown outcome is placed only where another one then fits that didn't
-//!   before: placed elsewhere, it could be moved to the right, or left out.
+//!   before, or before a touch that has to find its value: placed elsewhere, it could be moved to
+//!   the right, or left out.
 //! - Of two positions with the same state and the same placed operations of known end, the one that
 //!   used more of the others can do nothing that the first couldn't.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
 
-use super::model::{ABSENT, Precondition, RegisterOp, Value};
+use super::constraints::Constraints;
+use super::model::{ABSENT, Content, Effect, Precondition, RegisterOp, WriteId};
 use super::op_set::{OpSet, PackedOpSet};
+use super::pending_readers::PendingReaders;
 
 /// Maximum number of steps of a search.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +52,7 @@ pub enum Verdict {
 /// Searches for a linearization of these operations on a key that didn't exist before.
 ///
 /// # Panics
-/// Panics if two operations write the same value: the value of a read would be ambiguous.
+/// Panics if two operations have the same number: the content of a read would be ambiguous.
 pub fn check(ops: &[RegisterOp], budget: SearchBudget) -> Verdict {
     assert_unique(ops);
     Search::new(ops, budget).run()
@@ -56,11 +60,13 @@ pub fn check(ops: &[RegisterOp], budget: SearchBudget) -> Verdict {
 
 fn assert_unique(ops: &[RegisterOp]) {
     let mut seen = HashSet::new();
-    for value in ops.iter().filter_map(|op| op.writes) {
-        assert!(
-            value == ABSENT || seen.insert(value),
-            "value {value} is written twice"
-        );
+    let mut assert_new = |write: WriteId| assert!(seen.insert(write), "{write} is written twice");
+    for op in ops {
+        match op.effect {
+            Effect::Put(content) => assert_new(content.value),
+            Effect::Touch(metadata) => assert_new(metadata),
+            Effect::Nothing | Effect::Delete => {}
+        }
     }
 }
 
@@ -75,7 +81,7 @@ struct SearchFrame {
     /// Steps still to be tried from this position, the best at the end.
     steps: Vec<SearchStep>,
     /// The step that led to this position, and the state before it. `None`: this is the root.
-    undo: Option<(SearchStep, Value)>,
+    undo: Option<(SearchStep, Content)>,
 }
 
 struct Search<'a> {
@@ -85,11 +91,11 @@ struct Search<'a> {
     unknown: Vec<usize>,
     placed: OpSet,
     placed_unknown: OpSet,
-    state: Value,
-    /// Number of unplaced operations of known end that need the register to hold each value.
-    pending_readers: HashMap<Value, usize>,
+    state: Content,
+    constraints: Constraints,
+    pending_readers: PendingReaders,
     /// Explored positions, each with the minimal sets of used operations of unknown outcome.
-    explored: HashMap<(PackedOpSet, Value), Vec<Box<[u64]>>>,
+    explored: HashMap<(PackedOpSet, Content), Vec<Box<[u64]>>>,
     /// The longest order found so far: its length, its operations, and those that didn't fit next.
     best: (usize, Vec<usize>, Vec<usize>),
     budget: u64,
@@ -105,16 +111,15 @@ impl<'a> Search<'a> {
             indexes
         };
         let (known, unknown) = (by_start(true), by_start(false));
-        let mut pending_readers = HashMap::new();
+        let mut pending_readers = PendingReaders::default();
         for index in &known {
-            if let Precondition::Equals(value) = ops[*index].precondition {
-                *pending_readers.entry(value).or_default() += 1;
-            }
+            pending_readers.update(ops[*index].precondition, |count| count + 1);
         }
         Self {
             ops,
             placed: OpSet::new(known.len()),
             placed_unknown: OpSet::new(unknown.len()),
+            constraints: Constraints::new(ops, &known),
             known,
             unknown,
             state: ABSENT,
@@ -179,29 +184,35 @@ impl<'a> Search<'a> {
         match step {
             SearchStep::Known(at) => {
                 self.placed.insert(at);
-                self.update_readers(op.precondition, |count| count.saturating_sub(1));
+                let update = |count: usize| count.saturating_sub(1);
+                self.pending_readers.update(op.precondition, update);
             }
             SearchStep::Unknown(at) => self.placed_unknown.insert(at),
         }
-        self.state = op.writes.unwrap_or(self.state);
+        self.state = op.effect.apply(self.state);
     }
 
-    fn unplace(&mut self, step: SearchStep, before: Value) {
+    fn unplace(&mut self, step: SearchStep, before: Content) {
         match step {
             SearchStep::Known(at) => {
                 self.placed.remove(at);
-                self.update_readers(self.op(step).precondition, |count| count + 1);
+                let precondition = self.op(step).precondition;
+                self.pending_readers.update(precondition, |count| count + 1);
             }
             SearchStep::Unknown(at) => self.placed_unknown.remove(at),
         }
         self.state = before;
     }
 
-    fn update_readers(&mut self, needs: Precondition, change: impl Fn(usize) -> usize) {
-        if let Precondition::Equals(value) = needs {
-            let count = self.pending_readers.entry(value).or_default();
-            *count = change(*count);
-        }
+    /// Returns whether the operation at `index` fits on a register with this content.
+    fn fits(&self, index: usize, content: Content) -> bool {
+        self.ops[index].precondition.is_met_by(content) && self.constraints.allows(index, content)
+    }
+
+    /// Returns whether all operations that come before the one at `index` are placed.
+    fn is_ready(&self, index: usize) -> bool {
+        let predecessors = self.constraints.predecessors(index);
+        predecessors.iter().all(|at| self.placed.contains(*at))
     }
 
     /// Marks this position as explored; returns false if it, or a better one, was explored before.
@@ -218,8 +229,9 @@ impl<'a> Search<'a> {
         true
     }
 
-    /// Returns the operations of known end that may come next: none ended before another one began.
-    fn next_known(&self) -> Vec<usize> {
+    /// Returns the operations of known end that may come next: none ended before another one began,
+    /// and those before it in its batch are placed. Also returns the first end of all left.
+    fn next_known(&self) -> (Vec<usize>, u64) {
         let mut next = vec![];
         let mut first_end = u64::MAX;
         for at in self.placed.first_missing()..self.known.len() {
@@ -232,19 +244,22 @@ impl<'a> Search<'a> {
                 next.push(at);
             }
         }
-        next.retain(|at| self.ops[self.known[*at]].start <= first_end);
-        next
+        next.retain(|at| {
+            let index = self.known[*at];
+            self.ops[index].start <= first_end && self.is_ready(index)
+        });
+        (next, first_end)
     }
 
     /// Returns the steps that may come next, the best at the end.
     fn candidate_steps(&self) -> Vec<SearchStep> {
-        let next = self.next_known();
-        let fits = |at: &usize| self.ops[self.known[*at]].precondition.is_met_by(self.state);
-        let changes = |at: &usize| self.ops[self.known[*at]].writes.is_some();
+        let (next, first_end) = self.next_known();
+        let fits = |at: &usize| self.fits(self.known[*at], self.state);
+        let changes = |at: &usize| self.ops[self.known[*at]].effect != Effect::Nothing;
         if let Some(at) = next.iter().find(|at| fits(at) && !changes(at)) {
             return vec![SearchStep::Known(*at)];
         }
-        let mut steps = self.useful_unknown_steps(&next);
+        let mut steps = self.useful_unknown_steps(&next, first_end);
         let mut fitting: Vec<usize> = next.into_iter().filter(fits).collect();
         fitting.sort_by_key(|at| std::cmp::Reverse(self.ops[self.known[*at]].end));
         steps.extend(fitting.into_iter().map(SearchStep::Known));
@@ -252,25 +267,23 @@ impl<'a> Search<'a> {
         steps
     }
 
-    /// Returns the operations of unknown outcome after which something fits that doesn't fit now.
-    fn useful_unknown_steps(&self, next: &[usize]) -> Vec<SearchStep> {
-        let ends = next.iter().filter_map(|at| self.ops[self.known[*at]].end);
-        let first_end = ends.min().unwrap_or(u64::MAX);
+    /// Returns the operations of unknown outcome after which something fits that doesn't fit now,
+    /// or a touch finds another value.
+    fn useful_unknown_steps(&self, next: &[usize], first_end: u64) -> Vec<SearchStep> {
         let free = |at: &usize| {
-            !self.placed_unknown.contains(*at) && self.ops[self.unknown[*at]].start <= first_end
+            let index = self.unknown[*at];
+            !self.placed_unknown.contains(*at)
+                && self.ops[index].start <= first_end
+                && self.is_ready(index)
         };
         let free: Vec<usize> = (0..self.unknown.len()).filter(free).collect();
         let next = next.iter().map(|at| self.known[*at]);
-        let misfits: Vec<Precondition> = next
+        let candidates: Vec<usize> = next
             .chain(free.iter().map(|at| self.unknown[*at]))
-            .map(|index| self.ops[index].precondition)
-            .filter(|needs| !needs.is_met_by(self.state))
             .collect();
         let useful = |at: &usize| {
-            let op = &self.ops[self.unknown[*at]];
-            let state_after = op.writes.unwrap_or(self.state);
-            op.precondition.is_met_by(self.state)
-                && misfits.iter().any(|needs| needs.is_met_by(state_after))
+            let index = self.unknown[*at];
+            self.fits(index, self.state) && self.is_useful(index, &candidates)
         };
         free.into_iter()
             .filter(useful)
@@ -278,15 +291,35 @@ impl<'a> Search<'a> {
             .collect()
     }
 
-    /// Returns whether a step overwrites a value that another operation still has to observe.
+    /// Returns whether it matters to the candidates that the operation at `index` comes first.
+    fn is_useful(&self, index: usize, candidates: &[usize]) -> bool {
+        let effect = self.ops[index].effect;
+        let state_after = effect.apply(self.state);
+        let needs_touched = match effect {
+            Effect::Put(content) => self.constraints.may_need_touched(content.value),
+            Effect::Nothing | Effect::Delete | Effect::Touch(_) => false,
+        };
+        candidates.iter().any(|candidate| {
+            let is_touch = matches!(self.ops[*candidate].effect, Effect::Touch(_));
+            self.fits(*candidate, state_after)
+                && (is_touch && needs_touched || !self.fits(*candidate, self.state))
+        })
+    }
+
+    /// Returns whether a step overwrites what another operation still has to observe.
     fn overwrites_needed_value(&self, step: SearchStep) -> bool {
         let op = self.op(step);
-        if self.state == ABSENT || op.writes.is_none_or(|value| value == self.state) {
+        if self.state == ABSENT || op.effect.apply(self.state) == self.state {
             return false;
         }
         let own = matches!(step, SearchStep::Known(_))
             && op.precondition == Precondition::Equals(self.state);
-        let waiting = self.pending_readers.get(&self.state).copied().unwrap_or(0);
+        let waiting = match op.effect {
+            Effect::Touch(_) => self.pending_readers.of_content(self.state),
+            Effect::Nothing | Effect::Put(_) | Effect::Delete => {
+                self.pending_readers.of_value(self.state.value)
+            }
+        };
         waiting > usize::from(own)
     }
 
@@ -299,8 +332,8 @@ impl<'a> Search<'a> {
         }
         let steps = frames.iter().filter_map(|frame| frame.undo);
         let placed = steps.map(|(step, _)| self.index(step)).collect();
-        let next = self.next_known().into_iter();
-        let stuck = next.map(|at| self.known[at]).collect();
+        let (next, _) = self.next_known();
+        let stuck = next.into_iter().map(|at| self.known[at]).collect();
         self.best = (self.placed.count(), placed, stuck);
     }
 }

@@ -5,24 +5,21 @@ use todc_utils::linearizability::WGLChecker;
 use todc_utils::linearizability::history::{Action, History};
 
 use super::generate::{HistoryShape, corrupt, generate_history};
-use super::{ABSENT, RegisterOp, SearchBudget, Value, Verdict, check};
+use super::{ABSENT, Content, RegisterOp, SearchBudget, Verdict, check};
 use cloudkv_test_harness::rng::Rng;
 
 struct Register;
 
 impl Specification for Register {
-    type State = Value;
+    type State = Content;
     type Operation = RegisterOp;
 
-    fn init() -> Value {
+    fn init() -> Content {
         ABSENT
     }
 
-    fn apply(op: &RegisterOp, state: &Value) -> (bool, Value) {
-        (
-            op.precondition.is_met_by(*state),
-            op.writes.unwrap_or(*state),
-        )
+    fn apply(op: &RegisterOp, state: &Content) -> (bool, Content) {
+        (op.precondition.is_met_by(*state), op.effect.apply(*state))
     }
 }
 
@@ -65,6 +62,8 @@ fn random_histories_get_the_verdict_of_an_independent_checker() {
             clients: 2 + seed % 4,
             ops: 10 + usize::try_from(seed % 30).unwrap(),
             unknown_permille: 60,
+            // It knows no order of overlapping operations.
+            batch_permille: 0,
             max_lag: 5,
         };
         let mut ops = generate_history(&mut rng, &shape);

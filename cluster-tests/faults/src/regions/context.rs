@@ -50,8 +50,12 @@ pub(super) struct RegionsContext {
 }
 
 impl RegionsContext {
-    /// Creates the buckets.
-    pub(super) async fn start(cluster: &MultiRegionCluster, regions: usize) -> Arc<Self> {
+    /// Creates the buckets. Clients use new calls from the start if `has_new_calls`.
+    pub(super) async fn start(
+        cluster: &MultiRegionCluster,
+        regions: usize,
+        has_new_calls: bool,
+    ) -> Arc<Self> {
         let started = Instant::now();
         let origin = RunStart::now();
         let api = cluster.api(0);
@@ -67,7 +71,7 @@ impl RegionsContext {
             abroad.push((elsewhere, RegionCalls::default()));
         }
         let common = client_context(cluster, started, new_bucket().await, all());
-        Arc::new(Self {
+        let context = Arc::new(Self {
             started,
             run_start: origin,
             seats: (0..regions).map(|region| cluster.seats(region)).collect(),
@@ -80,7 +84,19 @@ impl RegionsContext {
             refused_token_reads: AtomicU64::new(0),
             checked_calls: AtomicU64::new(0),
             stop: AtomicBool::new(false),
-        })
+        });
+        if has_new_calls {
+            context.enable_new_calls();
+        }
+        context
+    }
+
+    /// Has the clients use what only nodes of feature level 2 know. All nodes must be of a build
+    /// that has it.
+    pub(super) fn enable_new_calls(&self) {
+        for keys in self.own_keys.iter().chain([&self.shared_keys]) {
+            keys.has_new_calls.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Returns the number of regions that have clients; they are the first ones.
@@ -181,8 +197,9 @@ fn client_context(
         history: History::starting_at(started),
         bucket,
         nodes: cluster.http_addresses(seats),
-        last_value: AtomicU64::new(0),
+        last_write: AtomicU64::new(0),
         think_time_ms: THINK_TIME_MS,
+        has_new_calls: AtomicBool::new(false),
         stop: AtomicBool::new(false),
     })
 }

@@ -111,8 +111,9 @@ fn differences(names: &[&str], contents: &[BucketContents]) -> Vec<String> {
 fn describe_key(live_key: &LiveKey) -> String {
     let value = String::from_utf8_lossy(&live_key.value);
     let expires = live_key.expires.as_deref().unwrap_or("never");
+    let metadata = live_key.metadata.as_deref().unwrap_or("none");
     format!(
-        "{} {value:?} ({}, expires {expires})",
+        "{} {value:?} ({}, expires {expires}, metadata {metadata})",
         live_key.etag, live_key.content_type
     )
 }
@@ -126,6 +127,7 @@ mod tests {
             etag: "\"1-1\"".into(),
             content_type: "text/plain".into(),
             expires: None,
+            metadata: None,
             value: b"v".to_vec(),
         };
         change(&mut key);
@@ -144,6 +146,7 @@ mod tests {
             contents_of(|key| key.etag = "\"2-1\"".into()),
             contents_of(|key| key.content_type = "text/html".into()),
             contents_of(|key| key.expires = Some("soon".into())),
+            contents_of(|key| key.metadata = Some("{}".into())),
         ] {
             for contents in [[same.clone(), other.clone()], [other, same.clone()]] {
                 let reported = differences(&names, &contents);

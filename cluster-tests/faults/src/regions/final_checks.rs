@@ -9,6 +9,8 @@ use super::convergence::wait_for_convergence;
 use super::deleted_bucket::{self, DeletedBucket};
 use super::load::FinishedLoad;
 use super::lww_checker::{self, FinalState};
+use crate::answer::parse_content;
+use crate::checker::Content;
 use crate::history::KeyName;
 use crate::version::Version;
 use cloudkv_test_harness::region::{BucketContents, LiveKey, MultiRegionCluster};
@@ -143,11 +145,11 @@ fn check_shared_key(
     })
 }
 
-fn final_state_of(live_key: &LiveKey) -> Option<(Version, u64)> {
-    let value: u64 = std::str::from_utf8(&live_key.value).ok()?.parse().ok()?;
-    let is_right_type = live_key.content_type == format!("text/x{}", value % 5);
+fn final_state_of(live_key: &LiveKey) -> Option<(Version, Content)> {
+    let content = parse_content(&live_key.value, live_key.metadata.as_deref())?;
+    let is_right_type = live_key.content_type == format!("text/x{}", content.value % 5);
     let version = Version::from_etag(&live_key.etag)?;
-    is_right_type.then_some((version, value))
+    is_right_type.then_some((version, content))
 }
 
 /// Deletes all buckets, and waits until no replica has a record or a tombstone left.

@@ -9,11 +9,13 @@ use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 
 use super::context::RegionsContext;
-use super::session_client::{SessionClient, read_other_regions};
+use super::remote_reader::read_other_regions;
+use super::session_client::SessionClient;
 use crate::bucket_list::BucketListClient;
 use crate::history::History;
 use crate::history_checker::{ExtraCheck, HistoryChecker};
-use crate::recording_client::{ClientContext, RecordingClient};
+use crate::recording_client::ClientContext;
+use crate::workload_client::WorkloadClient;
 use cloudkv_test_harness::Bucket;
 
 /// Time after the end of a generation of keys in which its last reader in another region has its
@@ -57,8 +59,9 @@ impl RegionsLoad {
             history: History::new(),
             bucket: listed_bucket.clone(),
             nodes: context.shared_keys.nodes.clone(),
-            last_value: AtomicU64::new(0),
+            last_write: AtomicU64::new(0),
             think_time_ms: 0..0,
+            has_new_calls: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
         let directory = BucketListClient::new(&shared, &listed_bucket, seed);
@@ -85,7 +88,7 @@ impl RegionsLoad {
             for client in 0..self.clients_per_node {
                 let number =
                     first + u32::try_from(node).unwrap_or(0) * self.clients_per_node + client;
-                let client = RecordingClient::new(own_keys, number, node, self.seed);
+                let client = WorkloadClient::new(own_keys, number, node, self.seed);
                 self.clients.push(tokio::spawn(client.run()));
             }
         }

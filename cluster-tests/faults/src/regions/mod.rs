@@ -7,6 +7,7 @@
 //! from region to region: see `lww_checker` for what these may observe. At the end all regions must
 //! have converged, byte by byte, and nothing of what was deleted may be left.
 
+mod call_index;
 mod context;
 mod convergence;
 mod deleted_bucket;
@@ -23,6 +24,7 @@ mod options;
 mod power_losses;
 mod region_call;
 mod region_nemesis;
+mod remote_reader;
 mod run;
 mod session_client;
 mod upgrade;

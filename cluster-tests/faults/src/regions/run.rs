@@ -32,7 +32,8 @@ const EXPECTED_ERRORS: [&str; 1] = ["clock"];
 /// Panics if the regions don't start. Later failures are in the report.
 pub async fn run_regions(options: &RegionsOptions) -> Report {
     let mut cluster = start_cluster(options).await;
-    let context = RegionsContext::start(&cluster, REGION_NAMES.len()).await;
+    let has_new_calls = options.old_binary.is_none();
+    let context = RegionsContext::start(&cluster, REGION_NAMES.len(), has_new_calls).await;
     let listed_bucket = cluster.api(0).create_bucket_with(&[("plan", "pro")]).await;
     let dir = cluster.dir().to_owned();
     let mut load = RegionsLoad::new(

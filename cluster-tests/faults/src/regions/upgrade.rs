@@ -1,6 +1,6 @@
 //! A rolling upgrade from an older build, and back, as operators do it: a node at a time, each
 //! stopped by SIGTERM, while all regions are written and read. Both builds may have the same
-//! feature level, or the newer one a higher level.
+//! feature level, or the newer one a higher level. Clients use calls of level 2 only after that.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -87,6 +87,8 @@ pub(super) async fn run_upgrade(
         new_level >= old_level,
         "the older build has feature level {old_level}, this one {new_level}"
     );
+    // Nodes refuse the new calls, without an effect, until the cluster has the level.
+    context.enable_new_calls();
     if new_level > old_level {
         report(&format!("feature level {old_level} becomes {new_level}"));
         tokio::time::sleep(HIGHER_LEVEL_LOAD).await;
