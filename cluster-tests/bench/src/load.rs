@@ -21,7 +21,7 @@ pub(crate) struct Args {
     /// Request to send.
     #[arg(long, value_enum, default_value = "get")]
     pub operation: Operation,
-    /// Path up to the key.
+    /// Path up to the key, or of batches.
     #[arg(long)]
     pub path_prefix: String,
     /// Path after the key.
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// Keys are `k` and a number of so many digits.
     #[arg(long, default_value_t = 7)]
     pub digits: usize,
-    /// Number of keys; random ones of them are requested.
+    /// Number of keys, or of batches; random ones of them are requested.
     #[arg(long, default_value_t = 10_000)]
     pub keys: u64,
     /// Request `--keys` keys once each, this far apart, instead of random ones.
@@ -39,6 +39,12 @@ pub(crate) struct Args {
     /// Bytes of a value.
     #[arg(long, default_value_t = 100)]
     pub value_size: usize,
+    /// Write values of letters, as batches do, instead of random bytes.
+    #[arg(long)]
+    pub text: bool,
+    /// Puts in a batch.
+    #[arg(long, default_value_t = 100)]
+    pub batch_size: usize,
     /// Seed of all values: written by PUT, required by GET with `--verify`.
     #[arg(long)]
     pub value_seed: Option<u64>,
@@ -85,6 +91,8 @@ impl Args {
             keys: 10_000,
             each: None,
             value_size: 100,
+            text: false,
+            batch_size: 100,
             value_seed: None,
             verify: false,
             connections: 64,
@@ -109,6 +117,7 @@ impl Args {
         add("digits", self.digits.to_string());
         add("keys", self.keys.to_string());
         add("value-size", self.value_size.to_string());
+        add("batch-size", self.batch_size.to_string());
         add("connections", self.connections.to_string());
         add("depth", self.depth.to_string());
         add("threads", self.threads.to_string());
@@ -117,6 +126,7 @@ impl Args {
         let dialect = match self.dialect {
             Dialect::Paths => "paths",
             Dialect::Etcd => "etcd",
+            Dialect::Batches => "batches",
         };
         add("dialect", dialect.to_owned());
         self.also
@@ -134,15 +144,16 @@ impl Args {
         if let Some(rate) = self.rate {
             line.push(format!("--rate={rate}"));
         }
+        line.extend(self.text.then(|| "--text".to_owned()));
         line.extend(self.verify.then(|| "--verify".to_owned()));
         line.extend(self.json.then(|| "--json".to_owned()));
         line
     }
 
-    fn to_spec(&self) -> Result<LoadSpec> {
-        let addrs = [&[self.addr], self.also.as_slice()].concat();
+    fn validate(&self) -> Result<()> {
+        let mut addrs = self.also.iter().chain([&self.addr]);
         ensure!(
-            addrs.iter().all(|addr| addr.ip().is_loopback()),
+            addrs.all(|addr| addr.ip().is_loopback()),
             "only servers on loopback may be loaded"
         );
         ensure!(
@@ -161,6 +172,23 @@ impl Args {
             "--rate: 1 to 10000000"
         );
         ensure!(self.keys > 0, "--keys: at least 1");
+        ensure!(
+            (1..=1000).contains(&self.batch_size),
+            "--batch-size: 1 to 1000"
+        );
+        ensure!(
+            self.dialect != Dialect::Batches || self.operation == Operation::Put,
+            "--dialect batches: only with --operation put"
+        );
+        ensure!(
+            !(self.text && self.verify),
+            "--text: not with --verify, which is for random bytes"
+        );
+        Ok(())
+    }
+
+    fn to_spec(&self) -> Result<LoadSpec> {
+        self.validate()?;
         let keys = match self.each {
             None => KeyOrder::Random { keys: self.keys },
             Some(stride) => KeyOrder::Each {
@@ -174,13 +202,15 @@ impl Args {
             self.warmup
         };
         Ok(LoadSpec {
-            addrs,
+            addrs: [&[self.addr], self.also.as_slice()].concat(),
             dialect: self.dialect,
             operation: self.operation,
             path_prefix: self.path_prefix.clone(),
             path_suffix: self.path_suffix.clone(),
             digits: self.digits,
             value_size: self.value_size,
+            text: self.text,
+            batch_size: self.batch_size,
             keys,
             random_seed: random_seed(),
             value_seed: self.value_seed,
@@ -256,7 +286,9 @@ mod tests {
         let mut args = Args::new(addr, Operation::Put, "/kv/a/");
         args.each = Some(3);
         args.also = vec![addr];
-        args.dialect = Dialect::Etcd;
+        args.dialect = Dialect::Batches;
+        args.batch_size = 7;
+        args.text = true;
         args.value_seed = Some(4);
         args.verify = true;
         args.watch = vec![1, 2];

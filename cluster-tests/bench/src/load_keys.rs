@@ -111,6 +111,8 @@ fn spec(args: &Args, bucket: &str) -> LoadSpec {
         path_suffix: String::new(),
         digits: KEY_DIGITS,
         value_size: args.value_size,
+        text: false,
+        batch_size: 1,
         keys: KeyOrder::Each {
             count: args.keys,
             stride: 1,

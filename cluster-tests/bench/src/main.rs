@@ -1,13 +1,14 @@
 //! `cloudkv-bench`: measures a node next to the systems that it is compared with, in one run.
 //!
 //! `all` compares with a bare hyper server, RocksDB alone, and webdis in front of Redis; `region`
-//! compares three nodes with three of etcd; `router` compares a router with HAProxy and nginx;
-//! `geo` measures propagation between regions; `big` checks ten million keys. The other subcommands
-//! are the parts that these consist of, each a process of its own so that its processor time is
-//! measured separately.
+//! compares three nodes with three of etcd; `batches` compares puts in batches with single ones;
+//! `router` compares a router with HAProxy and nginx; `geo` measures propagation between regions;
+//! `big` checks ten million keys. The other subcommands are the parts that these consist of, each a
+//! process of its own so that its processor time is measured separately.
 
 mod all;
 mod args;
+mod batches;
 mod big;
 mod disk;
 mod engine;
@@ -20,6 +21,7 @@ mod process;
 mod procfs;
 mod region;
 mod report;
+mod request_template;
 mod rocks;
 mod rounds;
 mod router;
@@ -41,6 +43,8 @@ enum Command {
     All(all::Args),
     /// Measure a region of three nodes next to three of etcd.
     Region(region::Args),
+    /// Measure puts in batches next to single ones.
+    Batches(batches::Args),
     /// Measure a router next to HAProxy and nginx, in front of the same node.
     Router(router::Args),
     /// Measure the latency of propagation to another region.
@@ -61,6 +65,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::All(args) => all::run(&args),
         Command::Region(args) => region::run(&args),
+        Command::Batches(args) => batches::run(&args),
         Command::Router(args) => router::run(&args),
         Command::Geo(args) => geo::run(&args),
         Command::Big(args) => big::run(&args),

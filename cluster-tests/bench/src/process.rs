@@ -138,7 +138,7 @@ pub(crate) async fn run_load(args: &load::Args) -> Result<LoadResult> {
 const FILL_SECONDS: f64 = 300.0;
 
 /// Writes each key of a load once; fails unless all are acknowledged.
-pub(crate) async fn fill(load: &load::Args) -> Result<()> {
+pub(crate) async fn fill(load: &load::Args) -> Result<LoadResult> {
     let load = load::Args {
         each: Some(1),
         seconds: FILL_SECONDS,
@@ -151,7 +151,7 @@ pub(crate) async fn fill(load: &load::Args) -> Result<()> {
         "{done} of {keys} keys loaded: {:?}",
         outcome.errors
     );
-    Ok(())
+    Ok(outcome)
 }
 
 /// Runs `work` on a runtime of this thread; a signal drops it and with it all children.

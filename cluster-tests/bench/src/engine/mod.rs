@@ -5,6 +5,7 @@
 //! one: keeps as many in flight). mio's plain epoll loop was chosen over tokio tasks because
 //! nothing lies between readiness and the two system calls.
 
+mod batch_answer;
 mod connection;
 mod keys;
 mod pacer;

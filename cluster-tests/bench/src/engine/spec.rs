@@ -22,7 +22,11 @@ pub(crate) struct LoadSpec {
     pub digits: usize,
     /// Bytes of a value.
     pub value_size: usize,
-    /// Keys to request, and their order.
+    /// Set if values are letters instead of random bytes; such can't be verified.
+    pub text: bool,
+    /// Number of puts in each request of [`Dialect::Batches`].
+    pub batch_size: usize,
+    /// Keys to request, and their order; in batches, the batches.
     pub keys: KeyOrder,
     /// Seed of the choice of keys and values.
     pub random_seed: u64,

@@ -3,13 +3,15 @@
 //! A request costs one `write`, one `read` and a share of an `epoll_wait`, two reads of the clock
 //! and no allocation: on two cores the client's own time counts.
 
+use super::batch_answer;
 use super::connection::{Connection, InFlight};
 use super::keys::KeySource;
 use super::pacer::{Pacer, TIMER};
 use super::spec::LoadSpec;
 use super::stats::Stats;
 use super::window::MeasureWindow;
-use crate::workload::{Dialect, Operation, RequestTemplate, is_valid_value};
+use crate::request_template::RequestTemplate;
+use crate::workload::{Dialect, Operation, is_valid_value};
 use anyhow::{Context, Result, bail};
 use mio::{Events, Interest, Poll, Token};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,17 +47,10 @@ impl<'a> Worker<'a> {
         index: usize,
         progress: &'a AtomicU64,
     ) -> Result<Self> {
-        let host = spec.addrs.first().context("an address")?.to_string();
-        let path = (spec.path_prefix.as_str(), spec.path_suffix.as_str());
-        let (operation, digits, size) = (spec.operation, spec.digits, spec.value_size);
-        let template = match spec.dialect {
-            Dialect::Paths => RequestTemplate::new(operation, &host, path, digits, size),
-            Dialect::Etcd => RequestTemplate::etcd(operation, &host, digits, size),
-        };
         let poll = Poll::new().context("create epoll")?;
         let share = (index..spec.connections).step_by(spec.threads).count();
         let mut worker = Self {
-            template,
+            template: template(spec)?,
             first_connection: index,
             source: KeySource::new(
                 spec.keys,
@@ -218,6 +213,22 @@ impl<'a> Worker<'a> {
     }
 }
 
+fn template(spec: &LoadSpec) -> Result<RequestTemplate> {
+    let host = spec.addrs.first().context("an address")?.to_string();
+    let (prefix, suffix) = (spec.path_prefix.as_str(), spec.path_suffix.as_str());
+    let (operation, digits, size) = (spec.operation, spec.digits, spec.value_size);
+    let template = match spec.dialect {
+        Dialect::Paths => RequestTemplate::new(operation, &host, (prefix, suffix), digits, size),
+        Dialect::Etcd => RequestTemplate::etcd(operation, &host, digits, size),
+        Dialect::Batches => RequestTemplate::batch(&host, prefix, digits, size, spec.batch_size),
+    };
+    Ok(if spec.text {
+        template.with_letters()
+    } else {
+        template
+    })
+}
+
 struct ReceivedResponse<'a> {
     status: u16,
     body: &'a [u8],
@@ -253,14 +264,16 @@ impl ReceivedResponse<'_> {
     }
 
     fn has_valid_body(&self, key: u64, spec: &LoadSpec) -> bool {
-        if spec.dialect == Dialect::Etcd {
+        match (spec.dialect, spec.operation, spec.verify) {
+            (Dialect::Batches, _, _) => {
+                let first_key = key * spec.batch_size as u64;
+                batch_answer::are_all_written(self.body, first_key, spec.batch_size)
+            }
+            (Dialect::Paths | Dialect::Etcd, Operation::Put, _) => true,
             // The value in base64 and metadata; without a value the body is far shorter.
-            return spec.operation == Operation::Put || self.body.len() > spec.value_size;
-        }
-        match (spec.operation, spec.verify) {
-            (Operation::Put, _) => true,
-            (Operation::Get, false) => self.body.len() == spec.value_size,
-            (Operation::Get, true) => {
+            (Dialect::Etcd, Operation::Get, _) => self.body.len() > spec.value_size,
+            (Dialect::Paths, Operation::Get, false) => self.body.len() == spec.value_size,
+            (Dialect::Paths, Operation::Get, true) => {
                 self.body.len() == spec.value_size
                     && is_valid_value(self.body, key, spec.value_seed)
             }
