@@ -34,7 +34,8 @@ tour: ## Run the tour of docs/api.md against the node on localhost:8080
 # The binaries that the cluster tests start are built together with the tests: built apart, they
 # would get other features of their dependencies, and those would all be compiled twice.
 .PHONY: test
-test: setup ## Run all tests
+test: ## Run all tests
+	@scripts/setup test
 	@echo "1 of 3: compiling all programs and tests, for debugging"
 	@$(CARGO) build --workspace --bins --tests
 	@programs=$$($(CARGO) test --workspace --no-run 2>&1 | grep -c '^ *Executable'); \
@@ -77,6 +78,17 @@ bench: ## Measure, side by side with webdis and Redis, and with etcd, where they
 faults: setup ## Mix all kinds of faults under load and check what clients see; ARGS="--minutes 30 --seed 1"
 	$(CARGO) build --release --locked --workspace --bins
 	$(TARGET_DIR)/release/cloudkv-faults $(ARGS)
+
+.PHONY: fuzz
+fuzz: setup ## Fuzz a target of fuzz/ for ten minutes; ARGS="paths 60"; without ARGS: list them
+	@scripts/fuzz $(ARGS)
+
+.PHONY: api-test
+api-test: ## Check the API against its OpenAPI document; ARGS="--max-time 1800 --max-examples 1000"
+	@scripts/setup test
+	@$(CARGO) build --workspace --bins --tests
+	CLOUDKV_SCHEMATHESIS_ARGS="$(ARGS)" \
+		$(CARGO) test --workspace --test openapi schemathesis -- --nocapture
 
 .PHONY: upgrade-test
 upgrade-test: setup ## Roll regions from the build of an older commit to this one and back, under load; OLD=COMMIT
