@@ -92,7 +92,7 @@ async fn the_first_line_says_what_is_served_and_which_losses_it_survives() {
     assert!(checked.contains("needs an operator"), "{checked}");
 
     region.kill(1);
-    let unreachable = "2 of 3 nodes unreachable (n1, n2)";
+    let unreachable = "2 of 3 voters unreachable (n1, n2)";
     let page = wait_first_line(&region, 0, unreachable).await;
     println!("{page}");
     assert!(page.starts_with("not serving shard-"), "{page}");

@@ -68,6 +68,17 @@ pub enum AdminCallError {
         /// Message of the response.
         message: String,
     },
+    /// The node is starting, and has no status to show yet.
+    #[error(
+        "get the status of {target}: the node is starting{}",
+        describe_wait(waiting_for)
+    )]
+    Starting {
+        /// The called node.
+        target: AdminTarget,
+        /// The step that it waits for; empty if it names none.
+        waiting_for: String,
+    },
     /// Regions hold different data.
     #[error("{text}the regions differ: the shards and ranges above are not the same everywhere")]
     RegionsDiffer {
@@ -142,7 +153,20 @@ pub enum AdminCallError {
     },
 }
 
+/// Describes the step that a starting node waits for, after the words that it is starting.
+fn describe_wait(waiting_for: &str) -> String {
+    match waiting_for {
+        "" => String::new(),
+        step => format!(", and waits for {step}"),
+    }
+}
+
 impl AdminCallError {
+    /// Returns whether nobody reads the output any more, as after `| head`.
+    pub(super) fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Print(error) if error.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+
     /// Describes the error without the advice that its text ends with.
     pub(super) fn without_advice(&self) -> String {
         match self {

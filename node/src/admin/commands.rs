@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::client::{AdminCallError, get};
 use super::decommission::{self, change_path};
-use super::node_change::{ChangeBody, NodeChange};
-use super::output::{Output, print};
+use super::node_change::{ChangeBody, NodeChange, describe_successor};
+use super::output::{Output, print_result};
 use super::plans::{LimitsBody, PlanBody};
 use super::render::render;
 use super::requests::{check_program, fetch, refusal, submit_change};
@@ -46,7 +46,7 @@ pub async fn execute(call: &AdminCall, out: Output<'_>) -> Result<(), AdminCallE
         AdminAction::Replace { node } => change_node(call, node, NodeChange::Replace).await,
         AdminAction::RemoveRegion { region } => remove_region(call, region).await,
     };
-    print(out, &text?)
+    print_result(out, &text?)
 }
 
 /// Returns an error if no node answers.
@@ -153,7 +153,13 @@ async fn change_node(
             "node {name}: it was removed, and other nodes replace it; `cloudkv-node admin status` \
              shows the progress\n"
         ),
-        NodeChange::Replace => format!("node {name}: it was removed before\n"),
+        NodeChange::Replace => {
+            let successor = response["successor"].as_str();
+            format!(
+                "node {name}: it was removed before{}\n",
+                describe_successor(successor)
+            )
+        }
     })
 }
 

@@ -4,6 +4,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use super::node_change::describe_successor;
 use crate::service::{DirectoryError, PlanError};
 use cloudkv_common::admin::error_response;
 
@@ -116,8 +117,16 @@ pub enum NodeError {
         nodes: Vec<String>,
     },
     /// The node was removed, and names are those of present nodes.
-    #[error("node {0} was removed from the cluster already")]
-    Removed(String),
+    #[error(
+        "node {name} was removed from the cluster already{}",
+        describe_successor(successor.as_deref())
+    )]
+    Removed {
+        /// The node; its number if another node has its address now.
+        name: String,
+        /// The present node at its address, with its number.
+        successor: Option<String>,
+    },
     /// The node to be replaced isn't lost.
     #[error(
         "node {0} is alive, and only a lost node can be replaced: use decommission, or stop it"
@@ -167,7 +176,7 @@ impl IntoResponse for NodeError {
             Self::Unknown(_) => (StatusCode::NOT_FOUND, "no_such_node"),
             Self::Ambiguous { .. } => (StatusCode::CONFLICT, "ambiguous_node"),
             Self::Unconfirmed { .. } => (StatusCode::CONFLICT, "confirm_required"),
-            Self::Removed(_) | Self::StillAlive(_) | Self::Refused(_) => {
+            Self::Removed { .. } | Self::StillAlive(_) | Self::Refused(_) => {
                 (StatusCode::CONFLICT, "refused")
             }
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),

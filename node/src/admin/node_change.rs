@@ -38,6 +38,14 @@ pub struct NamedNode {
     pub name: String,
     /// False if the node was in the requested state before.
     pub is_changed: bool,
+    /// The present node at the address of a removed one, with its number.
+    pub successor: Option<String>,
+}
+
+/// Describes the node at the address of a removed one, after the words that this was removed.
+pub(super) fn describe_successor(successor: Option<&str>) -> String {
+    let describe = |name: &str| format!("; {name} is at its address now");
+    successor.map_or_else(String::new, describe)
 }
 
 /// Consequences of decommissioning a node, and its progress.

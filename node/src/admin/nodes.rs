@@ -30,15 +30,20 @@ pub(super) async fn change(
         node,
         name,
         is_changed,
+        successor,
     } = changed;
     let change = change.name();
     if is_changed {
         let number = u64::from(node);
         tracing::info!(node = number, name, change, "operator changed a node");
     }
-    Ok(Json(
-        json!({ "node": node, "name": name, "change": change, "changed": is_changed }),
-    ))
+    Ok(Json(json!({
+        "node": node,
+        "name": name,
+        "change": change,
+        "changed": is_changed,
+        "successor": successor,
+    })))
 }
 
 /// `GET /nodes/{node}/decommission`

@@ -31,12 +31,17 @@ pub(super) async fn fetch_any_status(call: &AdminCall) -> Result<Value, AdminCal
 /// status yet.
 pub(super) async fn fetch_status(call: &AdminCall) -> Result<Value, AdminCallError> {
     let status = fetch_any_status(call).await?;
+    check_started(call, &status)?;
+    Ok(status)
+}
+
+/// Returns an error if a status is that of a starting node.
+fn check_started(call: &AdminCall, status: &Value) -> Result<(), AdminCallError> {
     match status["starting"].as_str() {
-        None => Ok(status),
-        Some(waiting_for) => Err(AdminCallError::Refused {
+        None => Ok(()),
+        Some(waiting_for) => Err(AdminCallError::Starting {
             target: call.target.clone(),
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            message: format!("the node is starting, and waits for {waiting_for}"),
+            waiting_for: waiting_for.to_owned(),
         }),
     }
 }
@@ -45,14 +50,18 @@ pub(super) async fn fetch_status(call: &AdminCall) -> Result<Value, AdminCallErr
 pub(super) async fn fetch_status_with_retries(call: &AdminCall) -> Result<Value, AdminCallError> {
     let deadline = Instant::now() + START_TIMEOUT;
     loop {
-        match fetch_status(call).await {
-            Err(AdminCallError::Refused { status, .. })
-                if status == StatusCode::SERVICE_UNAVAILABLE && Instant::now() < deadline =>
-            {
-                tokio::time::sleep(RETRY_INTERVAL).await;
+        let outcome = fetch_status(call).await;
+        let has_no_status = match &outcome {
+            Err(AdminCallError::Starting { .. }) => true,
+            Err(AdminCallError::Refused { status, .. }) => {
+                *status == StatusCode::SERVICE_UNAVAILABLE
             }
-            outcome => return outcome,
+            Ok(_) | Err(_) => false,
+        };
+        if !has_no_status || Instant::now() >= deadline {
+            return outcome;
         }
+        tokio::time::sleep(RETRY_INTERVAL).await;
     }
 }
 
@@ -146,16 +155,36 @@ mod tests {
     use crate::admin::DecommissionReport;
     use crate::config::{AdminAction, AdminTarget};
 
-    fn misfit_of(body: Value) -> String {
-        let call = AdminCall {
+    fn any_call() -> AdminCall {
+        AdminCall {
             target: AdminTarget::parse("localhost:9090").unwrap(),
             token: None,
             action: AdminAction::Health { ready: false },
-        };
-        let parsed: Result<Vec<DecommissionReport>, _> = parse_body(&call, body);
+        }
+    }
+
+    fn misfit_of(body: Value) -> String {
+        let parsed: Result<Vec<DecommissionReport>, _> = parse_body(&any_call(), body);
         let error = parsed.unwrap_err().to_string();
         assert!(error.ends_with("; is it of another version?"), "{error}");
         error
+    }
+
+    #[test]
+    fn a_starting_node_is_reported_with_what_it_waits_for_and_as_no_refusal() {
+        let error_of = |status: Value| {
+            let checked = check_started(&any_call(), &status);
+            checked.map_err(|error| error.to_string())
+        };
+        assert_eq!(error_of(json!({ "node": 7 })), Ok(()));
+        let error = error_of(json!({ "starting": "another node to admit it" })).unwrap_err();
+        assert!(
+            error.ends_with(": the node is starting, and waits for another node to admit it"),
+            "{error}"
+        );
+        assert!(!error.contains("503"), "{error}");
+        let error = error_of(json!({ "starting": "" })).unwrap_err();
+        assert!(error.ends_with(": the node is starting"), "{error}");
     }
 
     #[test]

@@ -122,6 +122,7 @@ impl Operations for FakeNode {
                 node: NodeId::from(7),
                 name: "n7".into(),
                 is_changed: !self.ready.load(Ordering::Relaxed),
+                successor: None,
             }),
             _ => Err(NodeError::Unknown(name)),
         }))

@@ -197,13 +197,20 @@ fn unreached_regions(status: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// Names of a region's nodes that aren't reached; addresses where several have the same name.
-fn unreachable_nodes<'a>(status: &'a Value, region: &str) -> Vec<&'a str> {
+/// Names of a region's nodes that aren't reached; addresses where several have the same name. The
+/// number follows where a removed node had the same, as on the page of `admin status`.
+fn unreachable_nodes(status: &Value, region: &str) -> Vec<String> {
     let present = || nodes(status).filter(|node| node["state"] != "removed");
-    let display_name = |node: &'a Value| {
+    let display_name = |node: &Value| {
         let same_name = present().filter(|other| other["name"] == node["name"]);
         let field = if same_name.count() > 1 { "rpc" } else { "name" };
-        node[field].as_str()
+        let name = node[field].as_str()?;
+        let mut others = nodes(status).filter(|other| other["id"] != node["id"]);
+        Some(if others.any(|other| other[field] == node[field]) {
+            format!("{name} ({})", node["id"])
+        } else {
+            name.to_owned()
+        })
     };
     present()
         .filter(|node| node["region"] == region && node["alive"] != true)
@@ -269,6 +276,20 @@ mod tests {
         );
         let old = UncomparedShard::from_response(4, &json!({ "message": "no leader" }));
         assert_eq!(describe_failures(&[old], &status), "  shard-4: no leader");
+    }
+
+    #[test]
+    fn nodes_that_share_a_name_with_a_removed_one_have_their_number() {
+        let numbered = |id: u64, name: &str, state: &str| {
+            json!({ "id": id, "region": "us", "name": name, "rpc": format!("{name}:7070"),
+                "alive": false, "state": state })
+        };
+        let mut status = json!({ "nodes": [numbered(1, "u1", "removed"),
+            numbered(2, "u1", "active"), numbered(3, "u2", "active")] });
+        assert_eq!(unreachable_nodes(&status, "us"), ["u1 (2)", "u2"]);
+        // Nodes on one host have addresses.
+        status["nodes"][2]["name"] = json!("u1");
+        assert_eq!(unreachable_nodes(&status, "us"), ["u1:7070 (2)", "u2:7070"]);
     }
 
     #[test]

@@ -7,12 +7,23 @@ use std::time::{Duration, Instant};
 use cloudkv_common::telemetry::presence::{PresenceChange, PresenceTracker};
 
 use super::text::{format_seconds, list_names};
-use crate::cluster::LocalGroups;
-use crate::meta::{NodeState, Topology};
+use crate::cluster::{LocalGroups, MetadataState};
+use crate::meta::{NodeInfo, NodeState, Topology};
 use crate::types::{Nanos, NodeId};
 
 /// Time until the first contact with a node.
 const FIRST_CONTACT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Returns whether a topology may be the first that later ones are compared with: nothing newer is
+/// available, so that no change of the past follows.
+fn may_compare_first(metadata: MetadataState) -> bool {
+    matches!(metadata, MetadataState::Current | MetadataState::NoMajority)
+}
+
+/// Returns whether a node was removed after a time.
+fn is_removed_after(node: &NodeInfo, time: Nanos) -> bool {
+    node.state == NodeState::Removed && node.removed_at > time
+}
 
 /// Nodes and regions as they were last logged.
 pub(super) struct MembershipEvents {
@@ -23,8 +34,11 @@ pub(super) struct MembershipEvents {
     unreachable_regions: BTreeSet<u32>,
     /// New regions that aren't logged yet, with the time at which each was seen first.
     new_regions: BTreeMap<u32, Instant>,
+    /// `None` until the metadata was current for the first time: what it catches up with before
+    /// is history.
     topology: Option<Arc<Topology>>,
-    /// Time of this node's start: what joins later is logged, also before the first check.
+    /// Time of this node's start: what joins or is removed later is logged, also before the first
+    /// comparison.
     started_at: Nanos,
 }
 
@@ -43,23 +57,41 @@ impl MembershipEvents {
     }
 
     /// Logs changes.
-    pub(super) fn check(&mut self, now: Instant) {
+    pub(super) fn check(&mut self, now: Instant, metadata: MetadataState) {
         let topology = self.groups.catalog.topology();
-        let is_same = |logged: &Arc<Topology>| Arc::ptr_eq(logged, &topology);
-        if !self.topology.as_ref().is_some_and(is_same) {
-            let before = self.topology.replace(topology.clone()).unwrap_or_else(|| {
-                let me = self.groups.identity.node_id;
-                topology.without_joined_after(self.started_at, me).into()
-            });
-            self.log_node_changes(&before, &topology);
-            self.log_region_changes(&before, &topology);
-            let numbers = topology.all_regions().keys();
-            let new = numbers.filter(|number| before.region(**number).is_none());
-            self.new_regions.extend(new.map(|number| (*number, now)));
+        if self.topology.is_some() || may_compare_first(metadata) {
+            self.log_changes(now, &topology);
         }
         self.log_new_regions(now, &topology);
         self.check_regions(now, &topology);
         self.check_nodes(now, &topology);
+    }
+
+    /// Logs what has changed since the topology that was logged last.
+    fn log_changes(&mut self, now: Instant, topology: &Arc<Topology>) {
+        let is_same = |logged: &Arc<Topology>| Arc::ptr_eq(logged, topology);
+        if self.topology.as_ref().is_some_and(is_same) {
+            return;
+        }
+        let before = self.topology.replace(topology.clone()).unwrap_or_else(|| {
+            self.log_removed_since_start(topology);
+            let me = self.groups.identity.node_id;
+            topology.without_joined_after(self.started_at, me).into()
+        });
+        self.log_node_changes(&before, topology);
+        self.log_region_changes(&before, topology);
+        let numbers = topology.all_regions().keys();
+        let new = numbers.filter(|number| before.region(**number).is_none());
+        self.new_regions.extend(new.map(|number| (*number, now)));
+    }
+
+    /// Logs the nodes that were removed between this node's start and the first comparison.
+    fn log_removed_since_start(&self, topology: &Topology) {
+        let is_news = |node: &&NodeInfo| is_removed_after(node, self.started_at);
+        for node in topology.nodes().iter().filter(is_news) {
+            let name = self.groups.node_name(node.id);
+            tracing::info!(node = name, "node removed from the cluster");
+        }
     }
 
     fn log_node_changes(&self, before: &Topology, topology: &Topology) {
@@ -201,5 +233,24 @@ impl MembershipEvents {
     fn is_region_unreachable(&self, node: NodeId, topology: &Topology) -> bool {
         let region = topology.node(node).map(|node| node.region);
         region.is_some_and(|region| self.unreachable_regions.contains(&region))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_that_catches_up_is_history() {
+        for state in [
+            MetadataState::Absent,
+            MetadataState::NoContact,
+            MetadataState::CatchingUp(None),
+            MetadataState::CatchingUp(Some(1)),
+        ] {
+            assert!(!may_compare_first(state), "{state}");
+        }
+        assert!(may_compare_first(MetadataState::Current));
+        assert!(may_compare_first(MetadataState::NoMajority));
     }
 }

@@ -60,10 +60,11 @@ impl EventWatcher {
     fn check(&mut self) {
         let now = Instant::now();
         self.check_readiness();
-        if self.readiness.metadata_state() == MetadataState::Absent {
+        let metadata = self.readiness.metadata_state();
+        if metadata == MetadataState::Absent {
             return;
         }
-        self.members.check(now);
+        self.members.check(now, metadata);
         self.leaders.check();
         self.majorities.check(now);
         self.catch_up.check(now);

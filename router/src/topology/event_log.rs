@@ -175,7 +175,7 @@ fn unavailability_reason(region: &RegionView) -> String {
     let up = region.nodes.iter().filter(|node| node.is_up()).count();
     let nodes = region.nodes.len();
     if up == 0 {
-        return format!("none of its {nodes} nodes answers");
+        return silent_nodes(nodes);
     }
     let is_led = |leader: &Option<usize>| {
         let node = leader.and_then(|index| region.nodes.get(index));
@@ -183,10 +183,37 @@ fn unavailability_reason(region: &RegionView) -> String {
     };
     let led_shards = region.leaders.iter().filter(|it| is_led(it)).count();
     let shards = region.leaders.len();
+    partly_served((up, nodes), (led_shards, shards))
+}
+
+/// Says that none of a region's nodes answers.
+fn silent_nodes(nodes: usize) -> String {
+    match nodes {
+        0 => "it has no nodes".to_owned(),
+        1 => "its only node doesn't answer".to_owned(),
+        _ => format!("none of its {nodes} nodes answers"),
+    }
+}
+
+/// Says how many of a region's nodes answer, and how many of its shards they lead.
+fn partly_served((up, nodes): (usize, usize), (led_shards, shards): (usize, usize)) -> String {
+    let (node_noun, answer) = (noun("node", nodes), verb(up == 1, "answers", "answer"));
+    let has_singular = led_shards == 1 || shards == 1;
+    let (shard_noun, have) = (noun("shard", shards), verb(has_singular, "has", "have"));
+    let among = verb(up == 1, "there", "among them");
     format!(
-        "{up} of its {nodes} nodes answer, and {led_shards} of its {shards} shards have a leader \
-         among them"
+        "{up} of its {nodes} {node_noun} {answer}, and {led_shards} of its {shards} {shard_noun} \
+         {have} a leader {among}"
     )
+}
+
+fn noun(singular: &str, count: usize) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{singular}{ending}")
+}
+
+fn verb<'a>(is_singular: bool, singular: &'a str, plural: &'a str) -> &'a str {
+    if is_singular { singular } else { plural }
 }
 
 fn format_seconds(time: Duration) -> String {
@@ -196,6 +223,24 @@ fn format_seconds(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_of_one_are_told_in_the_singular() {
+        assert_eq!(silent_nodes(1), "its only node doesn't answer");
+        assert_eq!(silent_nodes(3), "none of its 3 nodes answers");
+        assert_eq!(
+            partly_served((1, 1), (0, 1)),
+            "1 of its 1 node answers, and 0 of its 1 shard has a leader there"
+        );
+        assert_eq!(
+            partly_served((1, 3), (1, 3)),
+            "1 of its 3 nodes answers, and 1 of its 3 shards has a leader there"
+        );
+        assert_eq!(
+            partly_served((2, 3), (2, 64)),
+            "2 of its 3 nodes answer, and 2 of its 64 shards have a leader among them"
+        );
+    }
 
     #[test]
     fn a_changed_reason_is_logged_at_once_for_its_address_alone() {

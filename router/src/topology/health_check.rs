@@ -27,7 +27,7 @@ type Connection = SendRequest<Empty<Bytes>>;
 enum CheckError {
     #[error(transparent)]
     Connect(#[from] DialError),
-    #[error("send a ping: {0}")]
+    #[error("send a ping: {}", exchange_failure(.0))]
     Send(#[from] hyper::Error),
     #[error("build the ping: {0}")]
     Build(#[from] http::Error),
@@ -35,6 +35,21 @@ enum CheckError {
     Status(StatusCode),
     #[error("no response within {CHECK_TIMEOUT:?}")]
     Timeout,
+}
+
+/// Returns why a connection has ended without a response.
+fn exchange_failure(error: &hyper::Error) -> String {
+    if error.is_parse() {
+        return "the program there answers, but not as a node's http port does".to_owned();
+    }
+    let cause = std::error::Error::source(error);
+    match cause.and_then(|cause| cause.downcast_ref::<std::io::Error>()) {
+        Some(io) => format!("the connection was lost: {io}"),
+        None if error.is_canceled() || error.is_closed() || error.is_incomplete_message() => {
+            "the connection was lost".to_owned()
+        }
+        None => error.to_string(),
+    }
 }
 
 /// Checks a node for ever, at `interval`, and at once if a check is requested.
@@ -104,5 +119,44 @@ async fn ping(node: &Node, connection: &mut Connection) -> Result<(), CheckError
         Ok(())
     } else {
         Err(CheckError::Status(status))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Sends a ping to a program that reads its begin, answers `response`, and closes.
+    async fn failure(response: &'static [u8]) -> String {
+        let (near, mut far) = tokio::io::duplex(1 << 10);
+        let (mut sender, connection) = handshake::<_, Empty<Bytes>>(TokioIo::new(near))
+            .await
+            .unwrap();
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        tokio::spawn(async move {
+            far.read_u8().await.unwrap();
+            far.write_all(response).await.unwrap();
+        });
+        sender.ready().await.unwrap();
+        let sent = sender.send_request(Request::new(Empty::<Bytes>::new()));
+        CheckError::from(sent.await.unwrap_err()).to_string()
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_and_another_program_are_told_in_words() {
+        let lost = failure(b"").await;
+        assert!(
+            lost.starts_with("send a ping: the connection was lost"),
+            "{lost}"
+        );
+        let other = failure(b"SSH-2.0-OpenSSH_9.6\r\n").await;
+        assert!(
+            other.ends_with("answers, but not as a node's http port does"),
+            "{other}"
+        );
     }
 }

@@ -311,6 +311,7 @@ impl Region {
         let answered = async || match self.admin(seat, args).await {
             Ok(answered) => Some(answered),
             Err(error) if error.contains("answered 503") => None,
+            Err(error) if error.contains("is starting, and waits for") => None,
             Err(error) => panic!("admin {args:?}: {error}"),
         };
         eventually(&what, FORM_TIMEOUT, answered).await

@@ -21,7 +21,7 @@ use super::codec::{CONNECT_TIMEOUT, CallSink, ReplyStream, open_frames, open_grp
 use super::pending_calls::PendingCalls;
 use super::settings::RpcClientSettings;
 use crate::transport::stream_kind::{Greeting, StreamProtocol, answering_cluster};
-use crate::transport::tls::Dialer;
+use crate::transport::tls::{Dialer, in_words};
 
 /// Minimum and maximum delay between attempts to connect.
 const MIN_RETRY_BACKOFF: Duration = Duration::from_millis(20);
@@ -65,7 +65,7 @@ impl LastFailure {
     fn set(&self, ended: &Status) {
         let reason = match answering_cluster(ended) {
             Some(cluster) => format!("another cluster answers at its address: {cluster}"),
-            None => ended.message().trim_start_matches("connect: ").to_owned(),
+            None => in_words(ended.message().trim_start_matches("connect: ")).to_owned(),
         };
         *self.0.lock() = Some(reason);
     }

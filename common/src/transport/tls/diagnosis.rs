@@ -17,6 +17,17 @@ const HTTP2_HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\
 const HTTP1_HELLO: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 /// First byte of the alert with which TLS answers plaintext.
 const TLS_ALERT: u8 = 0x15;
+/// First byte of HTTP/2: of the length of a SETTINGS frame, which is short.
+const HTTP2_FRAME: u8 = 0;
+/// Beginnings of the errors by which tonic and hyper say that a connection was lost.
+const LOST_CONNECTION: [&str; 6] = [
+    "transport error",
+    "h2 protocol error",
+    "error reading a body from connection",
+    "connection error",
+    "channel closed",
+    "operation was canceled",
+];
 
 pub(super) const NO_CERTIFICATES_HERE: &str = "it asks for certificates, and this program has \
      none: set rpc_cert, rpc_key and rpc_ca as the others do";
@@ -25,12 +36,22 @@ pub(super) const NO_CERTIFICATES_THERE: &str = "it speaks without certificates, 
      none; or this isn't the port of its `rpc`";
 pub(super) const NOT_RPC: &str = "it answers by HTTP as a node's `http` or `admin` does: give the \
      address of its `rpc` (7070 unless it is set)";
+const NOT_A_NODE: &str = "it answers, but not as a node's rpc port does: give the address of its \
+     `rpc` (7070 unless it is set)";
 
 /// Returns whether a gRPC error shows that a plain HTTP server answered: by an HTTP status other
 /// than gRPC's 200, or a body that is no message.
 pub(super) fn is_plain_http(status: &tonic::Status) -> bool {
     let signs = ["mapped from HTTP status code", "response with status: 4"];
     signs.iter().any(|sign| status.message().contains(sign))
+}
+
+/// Returns the text of a call's error, in words where it only says that a connection was lost.
+pub(crate) fn in_words(error: &str) -> &str {
+    if LOST_CONNECTION.iter().any(|begin| error.starts_with(begin)) {
+        return "the connection was lost";
+    }
+    error
 }
 
 /// Probes an address that was reached without certificates, and returns what is wrong, if known.
@@ -40,7 +61,8 @@ pub(super) async fn probe(address: &str) -> Option<&'static str> {
         match first.await.ok()? {
             Ok(TLS_ALERT) => return Some(NO_CERTIFICATES_HERE),
             Ok(b'H') => return Some(NOT_RPC),
-            Ok(_) => return None,
+            Ok(HTTP2_FRAME) => return None,
+            Ok(_) => return Some(NOT_A_NODE),
             // A server that only speaks HTTP/1 may close the connection without a response.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
             Err(_) => return None,
@@ -197,6 +219,37 @@ mod tests {
         assert_eq!(connect_failure(failures).to_string(), text);
         let none = connect_failure(vec![]);
         assert_eq!(none.to_string(), "the host has no address");
+    }
+
+    #[test]
+    fn a_lost_connection_is_told_in_words() {
+        for opaque in [
+            "transport error",
+            "h2 protocol error: http2 error",
+            "channel closed",
+        ] {
+            assert_eq!(in_words(opaque), "the connection was lost");
+        }
+        assert_eq!(in_words("no answer in time"), "no answer in time");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_no_node_is_recognized() {
+        for (answer, reason) in [
+            (&b"SSH-2.0-OpenSSH_9.6\r\n"[..], Some(NOT_A_NODE)),
+            (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], Some(NOT_RPC)),
+            (&b"\0\0\0\x04\0\0\0\0\0"[..], None),
+        ] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            tokio::spawn(async move {
+                let (mut tcp, _) = listener.accept().await.unwrap();
+                tcp.write_all(answer).await.unwrap();
+                // Until the probe closes: unread bytes would reset the connection.
+                let _ = tcp.read_to_end(&mut Vec::new()).await;
+            });
+            assert_eq!(probe(&address).await, reason);
+        }
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Dialer {
 
     /// Diagnoses an error of a call to the node that advertises `address`: the program that answers
     /// there may be no node, or a node that asks for certificates. Then the result says what to do,
-    /// and is `Unauthenticated`, since settings don't match. Otherwise it is `status`.
+    /// and is `Unauthenticated`, since settings don't match. Otherwise it is `status`, in words.
     pub async fn diagnose(&self, address: &str, status: Status) -> Status {
         if diagnosis::is_plain_http(&status) {
             return wrong_peer(address, diagnosis::NOT_RPC);
@@ -128,12 +128,12 @@ impl Dialer {
                 Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled
             )
         {
-            return status;
+            return in_words(status);
         }
         let to = self.overrides.get(address).map_or(address, String::as_str);
         match diagnosis::probe(to).await {
             Some(reason) => wrong_peer(address, reason),
-            None => status,
+            None => in_words(status),
         }
     }
 
@@ -210,6 +210,15 @@ fn wrong_peer(address: &str, reason: &str) -> Status {
     Status::unauthenticated(DialError::WrongPeer { address, reason }.to_string())
 }
 
+/// Returns a status whose text says in words that a connection was lost, if it was.
+fn in_words(status: Status) -> Status {
+    let text = diagnosis::in_words(status.message());
+    if text == status.message() {
+        return status;
+    }
+    Status::new(status.code(), text)
+}
+
 async fn handshake(
     connector: TlsConnector,
     tls: &Tls,
@@ -251,6 +260,11 @@ fn connect_status(error: &tonic::transport::Error) -> Status {
         }
         source = cause.source();
     }
+    // A `DialError` begins with the failed action itself.
+    let text = match text.strip_prefix("connect: ") {
+        Some(rest) if rest.starts_with("connect to ") => rest.to_owned(),
+        _ => text,
+    };
     Status::new(code, text)
 }
 
@@ -280,6 +294,18 @@ mod tests {
         assert!(text.contains(&first.to_string()), "{text}");
         assert!(text.contains(&second.to_string()), "{text}");
         assert_eq!(text.matches("refused").count(), 1, "{text}");
+    }
+
+    #[tokio::test]
+    async fn the_failed_action_is_told_once() {
+        let (_refusing, refusing) = refusing_port();
+        let address = refusing.to_string();
+        let dialer = Dialer::default();
+        let channel = dialer.channel(&address, |endpoint| endpoint).await;
+        let error = channel.unwrap_err();
+        assert_eq!(error.code(), Code::Unavailable);
+        let begin = format!("connect to {address}: Connection refused");
+        assert!(error.message().starts_with(&begin), "{}", error.message());
     }
 
     #[tokio::test]

@@ -32,6 +32,7 @@ mod stream;
 mod tests;
 
 pub use acceptor::{AcceptedConnections, Connections, accept};
+pub(crate) use diagnosis::in_words;
 pub use dial::{DialError, Dialer};
 pub use files::{TlsError, TlsFiles, valid_until};
 pub use peer::{CertificateHolder, PeerIdentity};

@@ -1,6 +1,8 @@
 //! Reports the consequences of decommissioning a node.
 
+use super::node_lookup::name_with_successor;
 use crate::admin::DecommissionReport;
+use crate::admin::node_change::describe_successor;
 use crate::cluster::{LocalGroups, MembershipView, assess_decommission};
 use crate::meta::{NodeInfo, NodeState, Topology};
 
@@ -9,7 +11,9 @@ pub(super) fn report_decommission(groups: &LocalGroups, node: &NodeInfo) -> Deco
     let topology = groups.catalog.topology();
     let mut report = empty_report(&topology, node);
     if node.state == NodeState::Removed {
-        report.obstacle = Some(format!("node {} was removed already", report.name));
+        let (name, successor) = name_with_successor(&topology, node);
+        let successor = describe_successor(successor.as_deref());
+        report.obstacle = Some(format!("node {name} was removed already{successor}"));
         return report;
     }
     let view = MembershipView {

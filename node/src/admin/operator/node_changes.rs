@@ -6,7 +6,7 @@ use cloudkv_proto::v1::{self as pb, meta_command::Kind as Command};
 
 use super::decommission_report::report_decommission;
 use super::metadata_voters::describe_metadata_voters;
-use super::node_lookup::find_by_name;
+use super::node_lookup::{find_by_name, name_with_successor};
 use super::node_loss::wait_until_lost;
 use super::replacement_check::check_replacement;
 use crate::admin::{DecommissionReport, NamedNode, NodeChange, NodeError};
@@ -29,11 +29,12 @@ impl NodeChanger {
         confirmed: bool,
     ) -> Result<NamedNode, NodeError> {
         let node = self.find_node(&name).await?;
-        let name = self.groups.catalog.topology().unique_name(&node).to_owned();
+        let (name, successor) = name_with_successor(&self.groups.catalog.topology(), &node);
         let named = |is_changed| NamedNode {
             node: node.id,
             name: name.clone(),
             is_changed,
+            successor: successor.clone(),
         };
         let state = match change {
             NodeChange::Decommission if node.state == NodeState::Decommissioning => {
@@ -44,7 +45,7 @@ impl NodeChanger {
                 NodeState::Decommissioning
             }
             NodeChange::Recommission if node.state == NodeState::Removed => {
-                return Err(NodeError::Removed(name));
+                return Err(NodeError::Removed { name, successor });
             }
             NodeChange::Recommission if node.state == NodeState::Active => {
                 return Ok(named(false));

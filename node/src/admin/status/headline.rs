@@ -49,7 +49,7 @@ fn unserved_reason(group: &UnservedGroup, names: &NodeNames) -> String {
     }
     let (member, members) = match group.group.as_str() {
         "meta" => ("voter of the metadata", "voters of the metadata"),
-        _ => ("voter", "nodes"),
+        _ => ("voter", "voters"),
     };
     let list = names.list(&group.unreachable);
     if all == 1 {

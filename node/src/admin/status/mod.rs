@@ -28,7 +28,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, SystemTime};
 
 use super::client::AdminCallError;
-use super::output::{Output, print};
+use super::output::{Output, print, print_result};
 use super::requests::{fetch_any_status, fetch_status, parse_body};
 use crate::config::{AdminCall, StatusFlags};
 use frames::WatchFrames;
@@ -49,14 +49,14 @@ pub(super) async fn show(
         return watch(call, flags.verbose, out).await;
     }
     if flags.json && !flags.check {
-        return print(out, &format!("{:#}\n", fetch_any_status(call).await?));
+        return print_result(out, &format!("{:#}\n", fetch_any_status(call).await?));
     }
     let json = fetch_status(call).await?;
     let status: StatusReport = parse_body(call, json.clone())?;
     if flags.json {
-        print(out, &format!("{json:#}\n"))?;
+        print_result(out, &format!("{json:#}\n"))?;
     } else {
-        print(out, &view::page(&status, flags.verbose))?;
+        print_result(out, &view::page(&status, flags.verbose))?;
     }
     match attention::findings(&status).len() {
         count if flags.check && count > 0 => Err(AdminCallError::NeedsAttention { count }),
@@ -64,7 +64,8 @@ pub(super) async fn show(
     }
 }
 
-/// Shows the status repeatedly. An error of a call is shown, too, and doesn't end it.
+/// Shows the status repeatedly, until nobody reads it any more. An error of a call is shown, too,
+/// and doesn't end it.
 async fn watch(call: &AdminCall, verbose: bool, out: Output<'_>) -> Result<(), AdminCallError> {
     let is_terminal = std::io::stdout().is_terminal();
     let prefix = if is_terminal { CLEAR_TERMINAL } else { "" };
@@ -75,7 +76,10 @@ async fn watch(call: &AdminCall, verbose: bool, out: Output<'_>) -> Result<(), A
             Err(error) => Err(error),
         };
         let frame = frames.build(SystemTime::now(), page);
-        print(out, &format!("{prefix}{frame}\n"))?;
+        match print(out, &format!("{prefix}{frame}\n")) {
+            Err(error) if error.is_closed_pipe() => return Ok(()),
+            printed => printed?,
+        }
         tokio::time::sleep(WATCH_INTERVAL).await;
     }
 }

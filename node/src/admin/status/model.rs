@@ -60,6 +60,11 @@ impl StatusReport {
         others.any(|node| node.id == id && !node.alive)
     }
 
+    /// Returns whether a group is served, as far as the node knows.
+    pub(super) fn is_served(&self, group: &GroupReport) -> bool {
+        !self.unserved.iter().any(|it| it.group == group.group)
+    }
+
     /// This node's region.
     pub(super) fn home_region(&self) -> Option<&RegionReport> {
         self.regions.iter().find(|region| region.here)

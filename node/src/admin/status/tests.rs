@@ -122,11 +122,11 @@ fn a_region_without_a_majority_shows_the_unserved_shards() {
     ]);
     assert_eq!(
         first_line(&status),
-        "not serving shard-0 to shard-2: 2 of 3 nodes unreachable (eu-west-3-cloudkv-2, \
+        "not serving shard-0 to shard-2: 2 of 3 voters unreachable (eu-west-3-cloudkv-2, \
          eu-west-3-cloudkv-3)"
     );
     status["unserved"] = json!([unserved("shard-1")]);
-    assert!(first_line(&status).starts_with("not serving shard-1: 2 of 3 nodes unreachable"));
+    assert!(first_line(&status).starts_with("not serving shard-1: 2 of 3 voters unreachable"));
     let findings = attention::findings(&parse(&status));
     assert_eq!(findings.len(), 2, "{findings:?}");
     assert!(
@@ -412,6 +412,27 @@ fn a_leader_that_is_not_heard_any_more_is_shown_as_lost() {
     status["node"] = json!(12);
     let text = page(&parse(&status), true);
     assert!(!text.contains("lost: "), "{text}");
+}
+
+#[test]
+fn a_leader_without_a_majority_is_shown_as_none() {
+    let mut status = three_regions();
+    status["node"] = json!(12);
+    status["nodes"][3]["alive"] = json!(false);
+    status["nodes"][6]["alive"] = json!(false);
+    status["unserved"] =
+        json!([{ "group": "meta", "voters": [12, 21, 31], "unreachable": [21, 31] }]);
+    status["groups"][0]["voters"] = json!([12, 21, 31]);
+    for is_verbose in [false, true] {
+        let text = page(&parse(&status), is_verbose);
+        let mut lines = text.lines();
+        let line = lines.find(|line| line.starts_with("meta ")).unwrap();
+        assert_eq!(line.split_whitespace().nth(1), Some("none"), "{text}");
+        // It leads the shards, and these are served.
+        let shard = lines.find(|line| line.starts_with("shard-1 "));
+        assert_eq!(shard.is_some(), is_verbose, "{text}");
+        assert!(shard.is_none_or(|line| !line.contains("none")), "{text}");
+    }
 }
 
 #[test]

@@ -176,8 +176,9 @@ fn group_table(status: &StatusReport, names: &NodeNames, verbose: bool) -> Vec<S
                 .collect();
             let leader = match group.leader {
                 Some(leader) if status.is_lost(leader) => format!("lost: {}", names.get(leader)),
-                Some(leader) => names.get(leader),
-                None => "none".to_owned(),
+                Some(leader) if status.is_served(group) => names.get(leader),
+                // Raft remembers a leader that is heard, but that most voters don't follow.
+                Some(_) | None => "none".to_owned(),
             };
             let state = match (group.damaged, group.changing) {
                 (true, _) => "damaged on this node",
@@ -207,7 +208,7 @@ fn is_normal_group(status: &StatusReport, group: &GroupReport) -> bool {
         .behind()
         .any(|(_, entries)| entries > MAX_NORMAL_LAG_ENTRIES);
     let has_leader = group.leader.is_some_and(|leader| !status.is_lost(leader));
-    has_leader && !group.damaged && !group.changing && !lags
+    has_leader && status.is_served(group) && !group.damaged && !group.changing && !lags
 }
 
 fn snapshot_lines(status: &StatusReport, names: &NodeNames, verbose: bool) -> Vec<String> {
