@@ -169,7 +169,7 @@ async fn measure(args: &Args) -> Result<Report> {
     let mut cells = Vec::new();
     for round in 0..args.rounds {
         let mut forms = [Form::Single, Form::Batches];
-        // What comes later finds a larger database: so each is the first one in turn.
+        // A later measurement meets a larger database, so the two forms take turns in being first.
         forms.rotate_left(round % 2);
         for form in forms {
             let cell = nodes.measure(args, form, args.puts, round).await?;

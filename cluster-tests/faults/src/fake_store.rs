@@ -65,7 +65,7 @@ pub(super) struct FakeAnswer {
     pub status: u16,
     /// Version that was written.
     pub version: Option<u64>,
-    /// What was read.
+    /// Entry that the operation has read.
     pub entry: Option<FakeEntry>,
     /// True if the write is to be done later, twice.
     pub is_repeated: bool,

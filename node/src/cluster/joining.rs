@@ -90,7 +90,7 @@ impl JoinSettings {
 /// Progress of a node that isn't admitted yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct JoinProgress {
-    /// What the node waits for.
+    /// Step that the node waits for.
     pub waiting_for: String,
     /// Reason why it isn't admitted, with advice, if its address belongs to a member.
     pub address_conflict: Option<String>,

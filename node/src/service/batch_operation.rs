@@ -73,7 +73,7 @@ impl BatchOutcome {
     }
 }
 
-/// Whether a value is kept for the answer.
+/// Decision about a value that an answer would keep in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ValueAdmission {
     /// It is.

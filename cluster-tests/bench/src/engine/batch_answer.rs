@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// What a line of an answer must tell.
+/// Expected content of a line of an answer.
 #[derive(Debug, Deserialize)]
 struct Line<'a> {
     key: &'a str,

@@ -26,11 +26,11 @@ const MAX_CONDITION_BYTES: usize = 1024;
 pub(crate) struct Operation {
     /// The key.
     pub key: Bytes,
-    /// What to do with it.
+    /// Action on the key.
     pub action: Action,
 }
 
-/// What an operation does.
+/// Action of an operation on its key.
 #[derive(Clone, Debug)]
 pub(crate) enum Action {
     /// Writes a value.
