@@ -4,97 +4,18 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloudkv_proto::v1 as pb;
+
+mod bucket_id;
+mod key_change;
+mod version;
+
+pub(crate) use bucket_id::BucketId;
+pub(crate) use key_change::{KeyChange, KeyChangeKind, KeyFilter, PutDetails};
+
+pub(crate) use version::Version;
+pub(crate) use version::{Nanos, to_nanos};
 
 pub(crate) use cloudkv_common::node_id::{AtomicNodeId, NodeId};
-
-/// Hybrid time in nanoseconds since 1970.
-pub(crate) type Nanos = u64;
-
-/// Converts a duration to nanoseconds.
-pub(crate) fn to_nanos(duration: Duration) -> Nanos {
-    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
-}
-
-/// Version of a key: unique within a key, and rising within a shard of a region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Version {
-    /// Hybrid time of the write.
-    pub time: Nanos,
-    /// Number of the region that wrote it.
-    pub region: u32,
-}
-
-impl From<Version> for pb::Version {
-    fn from(version: Version) -> Self {
-        Self {
-            time: version.time,
-            region: version.region,
-        }
-    }
-}
-
-impl From<pb::Version> for Version {
-    fn from(version: pb::Version) -> Self {
-        Self {
-            time: version.time,
-            region: version.region,
-        }
-    }
-}
-
-/// Name of a bucket: `a` and 13 characters of base62. It is a credential of public buckets, so its
-/// `Debug` form, which gets into logs, is cut short.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BucketId([u8; BucketId::LEN]);
-
-impl BucketId {
-    /// Length of a bucket ID, in bytes.
-    pub const LEN: usize = 14;
-
-    /// Parses an ID from a path; `None` if no bucket can have that name.
-    pub fn parse(text: &[u8]) -> Option<Self> {
-        let bytes: [u8; Self::LEN] = text.try_into().ok()?;
-        let is_valid = bytes[0] == b'a' && bytes.iter().all(u8::is_ascii_alphanumeric);
-        is_valid.then_some(Self(bytes))
-    }
-
-    /// Draws an ID from the system's random source.
-    pub fn random() -> Result<Self, getrandom::Error> {
-        const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-        let mut id = [b'a'; Self::LEN];
-        let mut at = 1;
-        while at < Self::LEN {
-            let mut random = [0_u8; 32];
-            getrandom::fill(&mut random)?;
-            // Values past the last multiple of 62 would favour some characters.
-            for byte in random.into_iter().filter(|byte| *byte < 248) {
-                if at < Self::LEN {
-                    id[at] = BASE62[usize::from(byte % 62)];
-                    at += 1;
-                }
-            }
-        }
-        Ok(Self(id))
-    }
-
-    /// Returns the whole name, for responses to clients that know it already.
-    pub fn as_str(&self) -> &str {
-        // A name contains ASCII letters and digits only.
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-
-    /// Bytes of the name.
-    pub fn as_bytes(&self) -> &[u8; Self::LEN] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for BucketId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}...", &self.as_str()[..5])
-    }
-}
 
 /// Account, identified by the SHA-256 of its key. The key itself is never stored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -303,6 +224,8 @@ pub struct ListQuery {
     pub max_value_bytes: usize,
     /// Maximum number of rows that are read where few of them are live; `None` for no bound.
     pub max_rows: Option<usize>,
+    /// True if the page tells the index of the shard's log that it was read at.
+    pub with_index: bool,
 }
 
 impl ListQuery {
