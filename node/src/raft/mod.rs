@@ -82,6 +82,9 @@ mod snapshot_sender_tests;
 #[cfg(test)]
 mod storage_tests;
 
+pub(crate) use applied_position::applied_index;
+#[cfg(test)]
+pub(crate) use applied_position::applied_row;
 pub(crate) use group::Group;
 pub(crate) use group::proposal::{ProposalResult, ProposeError};
 pub(crate) use group::settings::GroupSettings;

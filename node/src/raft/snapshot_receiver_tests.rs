@@ -24,7 +24,7 @@ use crate::background::BackgroundScheduler;
 use crate::rpc::{
     Dialer, Peers, PeersSettings, RpcClientSettings, RpcRuntimes, SnapshotAcks, SnapshotFrames,
 };
-use crate::shard::{Shard, ShardState};
+use crate::shard::{Shard, ShardState, StateMemory};
 use crate::store::keys::{RowKind, Rows};
 use crate::store::{Engine, EngineSettings};
 use crate::types::NodeId;
@@ -72,7 +72,7 @@ pub(super) async fn group(dir: &TempDir) -> Arc<Group<Shard>> {
         disk_space: Arc::default(),
     };
     let db = engine.state.clone();
-    let open = |rows| ShardState::open(db, rows, 1 << 20);
+    let open = |rows| ShardState::open(db, rows, StateMemory::TEST);
     Arc::new(Group::start(engine, GROUP, &settings, open).await.unwrap())
 }
 
@@ -100,7 +100,7 @@ fn header(frames: &[pb::SnapshotFrame]) -> pb::SnapshotHeader {
 /// Counts the snapshot's records that the group has.
 pub(super) fn count_records(engine: &Engine, prefix: &str, last: u64) -> usize {
     let rows = snapshot::current_rows(&engine.state, GROUP).unwrap();
-    let view = ShardState::open(engine.state.clone(), rows, 1 << 20)
+    let view = ShardState::open(engine.state.clone(), rows, StateMemory::TEST)
         .unwrap()
         .view();
     let has = |index: &u64| {

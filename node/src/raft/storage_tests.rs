@@ -15,7 +15,7 @@ use super::codec::{self, log_id};
 use super::log_store::LogStore;
 use super::replica::Replica;
 use super::types::{Command, Entry, TypeConfig};
-use crate::shard::{Shard, ShardState};
+use crate::shard::{ChangesRange, Shard, ShardState, StateMemory};
 use crate::store::keys::GroupId;
 use crate::store::{Engine, EngineSettings};
 
@@ -33,7 +33,7 @@ pub(super) fn open(dir: &TempDir) -> (Arc<Engine>, LogStore<Shard>, Replica<Shar
     let log = LogStore::open(engine.clone(), GROUP, 64).unwrap();
     let db = engine.state.clone();
     let replica = Replica::open(engine.state.clone(), log.clone(), GROUP, |rows| {
-        ShardState::open(db, rows, 1 << 20)
+        ShardState::open(db, rows, StateMemory::TEST)
     })
     .unwrap();
     (engine, log, replica)
@@ -143,7 +143,7 @@ async fn a_snapshot_installs_a_whole_state_as_a_new_generation() {
     let view = crate::shard::ShardState::open(
         engine.state.clone(),
         super::snapshot::current_rows(&engine.state, GROUP).unwrap(),
-        1 << 20,
+        StateMemory::TEST,
     )
     .unwrap()
     .view();
@@ -161,6 +161,58 @@ async fn a_snapshot_installs_a_whole_state_as_a_new_generation() {
             .is_none()
     );
     assert_eq!(view.bucket(bucket).unwrap().keys, 500);
+}
+
+/// Returns the entries of the recent changes behind an entry, and the one up to which they are
+/// complete; `None` if the memory doesn't reach back.
+fn recent_changes(replica: &Replica<Shard>, after: u64) -> Option<(Vec<u64>, u64)> {
+    let range = ChangesRange {
+        after,
+        up_to: u64::MAX,
+        bucket: None,
+        filter: None,
+        limit: 100,
+    };
+    let view = replica.state.view();
+    let page = view.recent_changes().read(&range).ok()?;
+    let indexes = page.changes.iter().map(|change| change.index);
+    Some((indexes.collect(), page.up_to))
+}
+
+#[tokio::test]
+async fn recent_changes_begin_at_the_applied_position_and_pass_entries_without_any() {
+    let (dir, target_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let blank = |index| Entry::<Shard> {
+        log_id: log_id(1, index),
+        payload: EntryPayload::Blank,
+    };
+    let (_target_engine, _target_log, mut target) = open(&target_dir);
+    {
+        let (engine, _log, mut replica) = open(&dir);
+        let entries = vec![put(1, "a"), blank(2), put(3, "b"), blank(4)];
+        apply(&mut replica, entries).await;
+        assert_eq!(recent_changes(&replica, 0), Some((vec![1, 3], 4)));
+        assert_eq!(recent_changes(&replica, 3), Some((vec![], 4)));
+        // A reader that knows of more than this replica has applied.
+        assert_eq!(recent_changes(&replica, 9), Some((vec![], 4)));
+        engine.state.flush().unwrap();
+        // A snapshot replaces everything: nothing before it is known.
+        apply(&mut target, vec![put(1, "a")]).await;
+        let mut builder = replica.get_snapshot_builder().await;
+        let snapshot = RaftSnapshotBuilder::<TypeConfig<Shard>>::build_snapshot(&mut builder);
+        let snapshot = snapshot.await.unwrap();
+        let installed = target.install_snapshot(&snapshot.meta, snapshot.snapshot);
+        installed.await.unwrap();
+        assert_eq!(recent_changes(&target, 3), None);
+        assert_eq!(recent_changes(&target, 4), Some((vec![], 4)));
+    }
+    let (_engine, _log, mut replica) = open(&dir);
+    assert_eq!(recent_changes(&replica, 3), None);
+    assert_eq!(recent_changes(&replica, 4), Some((vec![], 4)));
+    for replica in [&mut replica, &mut target] {
+        apply(replica, vec![put(5, "c")]).await;
+        assert_eq!(recent_changes(replica, 4), Some((vec![5], 5)));
+    }
 }
 
 #[tokio::test]

@@ -30,9 +30,11 @@ pub(super) fn needs_list_level(query: &ListQuery) -> bool {
         max_value_bytes: _,
         // A node that doesn't know it reads on.
         max_rows: _,
+        with_index,
     } = query;
     let has_first_key = from.as_ref().is_some_and(|from| after_of(from).is_none());
-    has_first_key || to.is_some() || !delimiter.is_empty() || *is_reverse || *with_values
+    let has_bounds = has_first_key || to.is_some() || !delimiter.is_empty();
+    has_bounds || *is_reverse || *with_values || *with_index
 }
 
 /// Returns the key behind which a first key is the next one; `None` if there is none.
@@ -55,6 +57,7 @@ impl ListKeys<'_> {
             limit: page.limit as usize,
             max_value_bytes: usize::try_from(page.max_bytes).unwrap_or(usize::MAX),
             max_rows: usize::try_from(page.max_rows).ok().filter(|rows| *rows > 0),
+            with_index: page.with_index,
         }
     }
 }
@@ -83,6 +86,7 @@ impl Operation for ListKeys<'_> {
             values: query.with_values,
             max_bytes: query.max_value_bytes as u64,
             max_rows: query.max_rows.map_or(0, |rows| rows as u64),
+            with_index: query.with_index,
         })
     }
 
@@ -91,6 +95,7 @@ impl Operation for ListKeys<'_> {
             keys: page.entries.into_iter().map(encode_entry).collect(),
             more: page.has_more,
             resume: page.resume,
+            applied_index: page.applied_index,
         })
     }
 
@@ -102,6 +107,7 @@ impl Operation for ListKeys<'_> {
             entries: page.keys.into_iter().map(decode_entry).collect(),
             has_more: page.more,
             resume: page.resume,
+            applied_index: page.applied_index,
         })
     }
 }
@@ -171,6 +177,7 @@ mod tests {
             limit: 7,
             max_value_bytes: 1 << 20,
             max_rows: Some(9),
+            with_index: true,
         }
     }
 
@@ -229,6 +236,10 @@ mod tests {
                 with_values: true,
                 ..ListQuery::default()
             },
+            ListQuery {
+                with_index: true,
+                ..ListQuery::default()
+            },
         ];
         for query in queries {
             assert!(needs_list_level(&query), "{query:?}");
@@ -257,6 +268,7 @@ mod tests {
             ],
             has_more: true,
             resume: Some(bytes("c7")),
+            applied_index: 42,
         };
         assert_eq!(ListKeys::decode(ListKeys::encode(page.clone())), Some(page));
     }

@@ -140,6 +140,7 @@ fn query() -> impl Strategy<Value = ListQuery> {
             limit: limits.0,
             max_value_bytes: limits.1,
             max_rows: None,
+            with_index: false,
         },
     )
 }

@@ -24,7 +24,7 @@ impl ShardState {
         }
         let from = self.rows.record(id, b"");
         let bucket = self.bucket(id)?;
-        let (count, digest) = (bucket.keys, bucket.digest);
+        let (count, digest, was_dropped) = (bucket.keys, bucket.digest, bucket.dropped);
         // The digest covers tombstones as well; an empty bucket needs no range deletion.
         if count != 0 || digest != 0 {
             batch.delete_range(&from, &keys::prefix_end(&from));
@@ -35,6 +35,9 @@ impl ShardState {
             ..Default::default()
         };
         self.header.digest = self.header.digest.wrapping_sub(digest);
+        if !was_dropped {
+            self.record_dropped_bucket(id);
+        }
         Ok(ShardResponse::Done)
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cloudkv_proto::v1::{self as pb, shard_command::Kind as Command, write::Op};
 
 use super::record;
-use super::state::ShardState;
+use super::state::{ShardState, StateMemory};
 use crate::raft::MachineState;
 use crate::store::keys::{self, GroupId, RowKind, Rows};
 use crate::store::testing::{LevelFixture, small_engine};
@@ -68,7 +68,7 @@ fn a_dropped_buckets_records_stay_deleted_after_its_files_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let engine = small_engine(dir.path());
     let rows = Rows::new(GroupId::shard(0), 1);
-    let mut state = ShardState::open(engine.state.clone(), rows, 1 << 20).unwrap();
+    let mut state = ShardState::open(engine.state.clone(), rows, StateMemory::TEST).unwrap();
     let mut batch = RowBatch::default();
     let bootstrap = pb::BootstrapShard {
         region: 1,

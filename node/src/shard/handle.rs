@@ -15,7 +15,7 @@ use super::merge_queue::{MergeError, MergeProposer, MergeQueue};
 use super::page::Page;
 use super::proposer::{self, BatchSettings, WriteError, WriteQueue};
 use super::response::{MergeOutcome, ShardResponse, WriteOutcome};
-use super::state::ShardState;
+use super::state::{ShardState, StateMemory};
 use super::state_machine::Shard;
 use super::view::{Lookup, ShardView};
 use crate::background::BackgroundScheduler;
@@ -40,8 +40,12 @@ pub struct ShardSettings {
     pub group: GroupSettings,
     /// Bounds of write batches.
     pub batch: BatchSettings,
-    /// Size of the cache of recently changed records, in bytes.
+    /// Size of the cache of recently changed records of each shard, in bytes.
     pub record_cache: usize,
+    /// Memory for the recent changes of each shard, in bytes; 0: none are recorded.
+    pub recent_changes_bytes: usize,
+    /// Memory that pins may add to it in each shard, in bytes.
+    pub pinned_changes_bytes: usize,
     /// Bound on the bytes of waiting writes, over all shards.
     pub write_budget: ByteBudget,
     /// Bound on the bytes of other regions' waiting changes, over all shards.
@@ -68,6 +72,14 @@ impl ShardSettings {
             max_writes: writes,
             max_bytes: bytes,
             max_in_flight: in_flight,
+        }
+    }
+
+    fn state_memory(&self) -> StateMemory {
+        StateMemory {
+            record_cache: self.record_cache,
+            recent_changes: self.recent_changes_bytes,
+            pinned_changes: self.pinned_changes_bytes,
         }
     }
 }
@@ -124,7 +136,7 @@ impl ShardHandle {
         let db = engine.state.clone();
         let mut view = None;
         let group = Group::<Shard>::start(engine, id, &settings.group, |rows| {
-            let state = ShardState::open(db, rows, settings.record_cache)?;
+            let state = ShardState::open(db, rows, settings.state_memory())?;
             view = Some(state.view());
             Ok(state)
         })
@@ -350,6 +362,13 @@ impl ShardHandle {
             Ok(result) => self.report_damage(result),
             Err(_) => Err(StoreError::corrupt("state", "a read of it panicked").into()),
         }
+    }
+
+    /// Runs a scan on the blocking pool. It mostly waits for its reader, so it takes no permit for
+    /// reads that wait for the disk: its caller bounds the number of scans.
+    pub fn spawn_scan(&self, scan: impl FnOnce(&ShardView) + Send + 'static) {
+        let view = self.view.clone();
+        self.disk_runtime.spawn_blocking(move || scan(&view));
     }
 
     /// Writes a key and waits for the outcome, at most for `timeout`. The quota reserved for it

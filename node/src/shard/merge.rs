@@ -118,6 +118,7 @@ impl ShardState {
             ..record.clone()
         };
         let now = time.max(self.header.last_version);
+        let mut cause = ChangeCause::Merged;
         if !new.tombstone && !record::is_live(&new, now) {
             new = pb::Record {
                 version: new.version,
@@ -125,6 +126,7 @@ impl ShardState {
                 tombstone: true,
                 ..Default::default()
             };
+            cause = ChangeCause::MergedExpired;
         }
         if !wins(&new, old.as_ref()) {
             return Ok(());
@@ -135,7 +137,7 @@ impl ShardState {
             row,
             old,
             new: Some(new),
-            cause: ChangeCause::Merged,
+            cause,
         };
         self.apply_change(change, batch)
     }

@@ -19,10 +19,17 @@
 //! | `merge_queue` | batches merges into Raft entries |
 //! | `expire` | removes expired keys |
 //! | `bucket` | drops buckets, counts their reads |
+//! | `visible_change` | records the changes that readers see |
+//! | `remembered_change` | a recorded change, in memory |
+//! | `pending_changes` | recorded changes of the batch under construction |
+//! | `change_memory` | bounded memory of recorded changes |
+//! | `change_pins` | keeps them beyond its bound |
+//! | `recent_changes` | recorded changes, for readers on any thread |
 //! | `record` | encoding and digest of records |
 //! | `record_cache` | recently changed records, in memory |
 //! | `checkpoints` | digests after certain entries, compared between replicas |
 //! | `view` | lock-free reads, on any thread |
+//! | `bucket_scan` | streams a bucket's live keys in one view |
 //! | `page` | pages of lists, with the keys' common prefixes |
 //! | `list_position` | positions behind which a list goes on |
 //! | `listed_record` | decodes records without copying their values |
@@ -30,7 +37,10 @@
 //! | `handle` | a running shard |
 
 mod bucket;
+mod bucket_scan;
 mod change_log;
+mod change_memory;
+mod change_pins;
 mod checkpoints;
 mod digest;
 mod expire;
@@ -42,11 +52,14 @@ mod merge;
 mod merge_queue;
 mod page;
 mod peers;
+mod pending_changes;
 mod proposer;
+mod recent_changes;
 mod reconcile;
 mod record;
 mod record_cache;
 mod record_change;
+mod remembered_change;
 mod response;
 mod retained;
 mod rows;
@@ -54,10 +67,13 @@ mod seed;
 mod state;
 mod state_machine;
 mod view;
+mod visible_change;
 mod write;
 
 #[cfg(test)]
 mod bucket_tests;
+#[cfg(test)]
+mod changes_model_tests;
 #[cfg(test)]
 mod lease_tests;
 #[cfg(test)]
@@ -77,7 +93,9 @@ mod test_region;
 #[cfg(test)]
 mod test_replicas;
 
+pub(crate) use bucket_scan::ScanChunk;
 pub(crate) use change_log::{BulkCopyChunk, ChangeBatch};
+pub(crate) use change_memory::ChangesRange;
 pub(crate) use checkpoints::{CheckpointVerdict, PeerCheckpoints, compare_checkpoints};
 pub(crate) use cloudkv_common::hash::shard_of;
 pub(crate) use digest::MAX_DIGEST_RANGES;
@@ -88,7 +106,8 @@ pub(crate) use merge_queue::MergeError;
 pub(crate) use page::Page;
 pub(crate) use peers::ReplicationView;
 pub(crate) use proposer::{BatchSettings, WriteError};
+pub(crate) use recent_changes::{ChangesPage, RecentChanges, TooOld};
 pub(crate) use response::{MergeOutcome, ShardResponse, WriteOutcome};
 #[cfg(test)]
-pub(crate) use state::ShardState;
+pub(crate) use state::{ShardState, StateMemory};
 pub(crate) use state_machine::Shard;

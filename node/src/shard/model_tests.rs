@@ -13,7 +13,7 @@ use prost::Message;
 use super::feature_level::MAX_FEATURE_LEVEL;
 use super::record;
 use super::response::{ShardResponse, WriteOutcome};
-use super::state::ShardState;
+use super::state::{ShardState, StateMemory};
 use super::test_region::TestRegion;
 use crate::raft::MachineState;
 use crate::store::keys::{GroupId, RowKind, Rows};
@@ -200,7 +200,11 @@ impl TestShard {
         };
         let engine = Engine::open(dir.path(), &settings).unwrap();
         let rows = Rows::new(GroupId::shard(0), 1);
-        let mut state = ShardState::open(engine.state.clone(), rows, bytes).unwrap();
+        let memory = StateMemory {
+            record_cache: bytes,
+            ..StateMemory::TEST
+        };
+        let mut state = ShardState::open(engine.state.clone(), rows, memory).unwrap();
         let bootstrap = pb::BootstrapShard {
             region: 1,
             incarnation: 7,

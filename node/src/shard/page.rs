@@ -13,6 +13,7 @@ use super::list_position::ListPosition;
 use super::listed_record::decode_without_value;
 use super::record;
 use super::view::ShardView;
+use crate::raft::applied_index;
 use crate::store::keys::{self, Rows};
 use crate::store::{Scan, ScanOrder, ScanStep, StoreError};
 use crate::types::{KeyInfo, ListEntry, ListQuery, Nanos};
@@ -27,6 +28,8 @@ pub struct Page {
     /// Key behind which the list goes on, if the page ended early; else it goes on behind the last
     /// entry.
     pub resume: Option<Bytes>,
+    /// Index of the last entry whose effects the page's view has, if the query asks for it; else 0.
+    pub applied_index: u64,
 }
 
 impl Page {
@@ -65,6 +68,12 @@ impl ShardView {
         now: Nanos,
     ) -> Result<Page, StoreError> {
         let (from, to) = range_of(rows, bucket, query);
+        let scan = Scan {
+            from,
+            to,
+            fill_cache: true,
+        };
+        let is_empty = scan.from >= scan.to;
         let mut reader = PageReader {
             rows,
             bucket,
@@ -74,13 +83,14 @@ impl ShardView {
             scanned_rows: 0,
             value_bytes: 0,
         };
-        if from < to {
-            let scan = Scan {
-                from,
-                to,
-                fill_cache: true,
-            };
-            let order = reader.order();
+        let order = reader.order();
+        if query.with_index {
+            let db = self.db.db_snapshot();
+            reader.page.applied_index = applied_index(&db, rows)?;
+            if !is_empty {
+                db.seek_scan(&scan, order, |row, record| reader.read_row(row, record))?;
+            }
+        } else if !is_empty {
             self.db
                 .seek_scan(&scan, order, |row, record| reader.read_row(row, record))?;
         }

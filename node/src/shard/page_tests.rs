@@ -52,6 +52,7 @@ fn query() -> impl Strategy<Value = ListQuery> {
             limit: limits.0,
             max_value_bytes: limits.1,
             max_rows: limits.2,
+            with_index: false,
         },
     )
 }
@@ -143,6 +144,15 @@ fn read_pages(view: &ShardView, first: &ListQuery, expected: usize) -> Vec<Strin
     let mut names = Vec::new();
     for _ in 0..MAX_PAGES {
         let page = view.page(BUCKET, &query, NOW).unwrap();
+        let with_index = ListQuery {
+            with_index: true,
+            ..query.clone()
+        };
+        let indexed = Page {
+            applied_index: view.recent_changes().last_index(),
+            ..page.clone()
+        };
+        assert_eq!(view.page(BUCKET, &with_index, NOW).unwrap(), indexed);
         assert!(page.entries.len() <= query.limit);
         let (mut values, mut value_bytes) = (0, 0);
         for entry in &page.entries {
@@ -216,6 +226,24 @@ fn common_prefixes_are_listed_once_among_the_keys_in_either_order() {
 }
 
 #[test]
+fn a_page_has_the_index_of_the_last_entry_even_if_its_range_is_empty() {
+    let mut shard = TestRegion::new(1, false);
+    let view = shard.view();
+    let range = |from: &'static [u8], to: &'static [u8]| ListQuery {
+        from: Some(Bytes::from_static(from)),
+        to: Some(Bytes::from_static(to)),
+        limit: 10,
+        with_index: true,
+        ..ListQuery::default()
+    };
+    for query in [range(b"a", b"z"), range(b"z", b"a")] {
+        shard.put(1, "value", 0);
+        let page = view.page(BUCKET, &query, NOW).unwrap();
+        assert_eq!(page.applied_index, shard.written_index());
+    }
+}
+
+#[test]
 fn a_page_ends_early_among_dead_rows_and_resumes_behind_them() {
     let keys: BTreeMap<_, _> = (0..10)
         .map(|number| (format!("k{number}"), LastWrite::Delete))
@@ -235,6 +263,7 @@ fn a_page_ends_early_among_dead_rows_and_resumes_behind_them() {
                 entries: vec![],
                 has_more: true,
                 resume: Some(Bytes::from_static(last.as_bytes())),
+                applied_index: 0,
             }
         );
         page.next_position().unwrap().narrow(&mut query);

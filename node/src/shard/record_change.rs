@@ -28,6 +28,8 @@ pub(super) enum ChangeCause {
     Expired,
     /// Another region's write, which has won; or the collection of a tombstone.
     Merged,
+    /// Another region's value, which has won, and expired on its way: a tombstone stands for it.
+    MergedExpired,
 }
 
 /// Change of a record, with its content before and after.
@@ -85,6 +87,7 @@ impl ShardState {
         self.index_tombstone(&change, batch);
         self.index_change(&mut change, batch);
         self.update_counts(&change)?;
+        self.record_visible_change(&change);
         let new = change.new.map(|new| Bytes::from(new.encode_to_vec()));
         match &new {
             Some(new) => batch.put(&change.row, new),
@@ -120,10 +123,8 @@ impl ShardState {
                 self.header.change_last += 1;
                 new.change = self.header.change_last;
             }
-            (ChangeCause::Merged | ChangeCause::Expired, Some((sequence, _))) => {
-                new.change = sequence
-            }
-            (ChangeCause::Merged, None) => {
+            (_, Some((sequence, _))) => new.change = sequence,
+            (ChangeCause::Merged | ChangeCause::MergedExpired, None) => {
                 new.change = 0;
                 return;
             }

@@ -20,7 +20,7 @@ use cloudkv_proto::v1 as pb;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
-use super::state::ShardState;
+use super::state::{ShardState, StateMemory};
 use super::test_recorder::{BUCKETS, recorded_region};
 use crate::raft::MachineState;
 use crate::store::keys::{GroupId, Rows};
@@ -65,7 +65,7 @@ fn replay(mut log: Bytes) -> (RecordedState, pb::ShardHeader) {
     };
     let engine = Engine::open(dir.path(), &settings).unwrap();
     let rows = Rows::new(GroupId::shard(0), 1);
-    let mut state = ShardState::open(engine.state.clone(), rows, 1 << 20).unwrap();
+    let mut state = ShardState::open(engine.state.clone(), rows, StateMemory::TEST).unwrap();
     let mut history = 0_u64;
     while log.has_remaining() {
         let length = log.get_u32() as usize;

@@ -5,8 +5,8 @@
 //! - `keys`, `bytes` and `digest` of a bucket are the sums over its records, and the shard's
 //!   digest is the sum over its buckets.
 //!
-//! Changes of a batch accumulate here (`record_cache`, `changed_buckets`, the header) until they
-//! are written.
+//! Changes of a batch accumulate here (`record_cache`, `changed_buckets`, `pending_changes`, the
+//! header) until they are written.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,16 +15,31 @@ use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 use prost::Message;
 
+use super::change_memory::ChangeLimits;
+use super::pending_changes::PendingChanges;
+use super::recent_changes::RecentChanges;
 use super::record;
 use super::record_cache::RecordCache;
 use super::rows::{decode_bucket, read_header};
 use super::view::ShardView;
+use crate::raft::applied_index;
 use crate::store::keys::{RowKind, Rows};
 use crate::store::{CachedRead, RowBatch, StateDb, StoreError, blocking};
 use crate::types::Nanos;
 
 /// Maximum number of buckets whose state is cached from one batch to the next.
 const MAX_CACHED_BUCKETS: usize = 256;
+
+/// Bounds of the memory that a shard's state takes on this node, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct StateMemory {
+    /// Cache of recently changed records.
+    pub record_cache: usize,
+    /// Recent changes; 0: none are recorded.
+    pub recent_changes: usize,
+    /// Recent changes that pins may add.
+    pub pinned_changes: usize,
+}
 
 /// State of a shard on this node.
 pub struct ShardState {
@@ -36,6 +51,9 @@ pub struct ShardState {
     /// No row of the expiry index lies before this one, if it is known: rows of one time may be
     /// many, and the header has only their time. It isn't replicated, and changes no result.
     pub(super) expiry_from: Option<Vec<u8>>,
+    /// Visible changes since the last batch was written. They aren't replicated, and change no
+    /// result.
+    pub(super) pending_changes: PendingChanges,
     /// Buckets changed since the last batch was written.
     changed_buckets: HashMap<Bytes, pb::BucketState>,
     /// Cache of buckets changed before, equal to their rows.
@@ -44,16 +62,22 @@ pub struct ShardState {
 }
 
 impl ShardState {
-    /// Opens the state in `rows`, with a record cache of `record_cache_bytes`.
-    pub fn open(db: StateDb, rows: Rows, record_cache_bytes: usize) -> Result<Self, StoreError> {
-        let header = read_header(&db.db_snapshot(), rows)?;
-        let view = Arc::new(ShardView::new(db.clone(), rows, &header));
+    /// Opens the state in `rows`.
+    pub fn open(db: StateDb, rows: Rows, memory: StateMemory) -> Result<Self, StoreError> {
+        let (header, applied) = read_position(&db, rows)?;
+        let limits = ChangeLimits {
+            max_bytes: memory.recent_changes,
+            max_pinned_bytes: memory.pinned_changes,
+        };
+        let recent_changes = RecentChanges::new(limits, applied);
+        let view = Arc::new(ShardView::new(db.clone(), rows, &header, recent_changes));
         Ok(Self {
             db,
             rows,
             header,
-            record_cache: RecordCache::new(record_cache_bytes),
+            record_cache: RecordCache::new(memory.record_cache),
             expiry_from: None,
+            pending_changes: PendingChanges::new(limits.total()),
             changed_buckets: HashMap::new(),
             bucket_cache: HashMap::new(),
             view,
@@ -128,17 +152,37 @@ impl ShardState {
         let changed = self.changed_buckets.drain();
         self.bucket_cache.extend(changed.take(MAX_CACHED_BUCKETS));
         self.view.publish(&self.header);
+        let recent_changes = self.view.recent_changes();
+        recent_changes.publish(&mut self.pending_changes);
     }
 
     /// Drops the state, and reads it again from `rows`.
     pub(super) fn load_rows(&mut self, rows: Rows) -> Result<(), StoreError> {
         self.record_cache.clear();
         self.expiry_from = None;
+        self.pending_changes.clear();
         self.changed_buckets.clear();
         self.bucket_cache.clear();
-        self.header = read_header(&self.db.db_snapshot(), rows)?;
+        let (header, applied) = read_position(&self.db, rows)?;
+        self.header = header;
         self.rows = rows;
-        self.view.reload(rows, &self.header);
+        self.view.reload(rows, &self.header, applied);
         Ok(())
     }
+}
+
+/// Reads the header and the index of the last applied entry, in one view: blocks.
+fn read_position(db: &StateDb, rows: Rows) -> Result<(pb::ShardHeader, u64), StoreError> {
+    let db = db.db_snapshot();
+    Ok((read_header(&db, rows)?, applied_index(&db, rows)?))
+}
+
+#[cfg(test)]
+impl StateMemory {
+    /// Bounds that no test reaches unless it sets its own.
+    pub const TEST: Self = Self {
+        record_cache: 1 << 20,
+        recent_changes: 1 << 20,
+        pinned_changes: 1 << 20,
+    };
 }

@@ -64,6 +64,7 @@ impl MachineState<Shard> for ShardState {
 
     fn entry_applied(&mut self, index: u64) {
         self.view.checkpoints.record(index, self.header.digest);
+        self.pending_changes.end_entry(index);
     }
 
     fn finish_batch(&mut self, batch: &mut RowBatch) {

@@ -10,10 +10,10 @@ use super::feature_level::MAX_FEATURE_LEVEL;
 use super::peers::acknowledged_by_all;
 use super::record;
 use super::response::ShardResponse;
-use super::state::ShardState;
+use super::state::{ShardState, StateMemory};
 use super::view::ShardView;
-use crate::raft::MachineState;
-use crate::store::keys::{GroupId, Rows};
+use crate::raft::{MachineState, applied_row};
+use crate::store::keys::{GroupId, RowKind, Rows};
 use crate::store::{Engine, EngineSettings, RowBatch};
 use crate::types::{ListQuery, Version};
 
@@ -28,11 +28,19 @@ pub(super) struct TestRegion {
     pub clock: u64,
     /// Commands applied so far.
     pub applied: Vec<pb::ShardCommand>,
+    /// Index of the last entry that was applied, and of the last one whose effects are written.
+    index: u64,
+    written: u64,
+    batch: RowBatch,
     _dir: tempfile::TempDir,
 }
 
 impl TestRegion {
     pub(super) fn new(number: u32, adopts: bool) -> Self {
+        Self::with_memory(number, adopts, StateMemory::TEST)
+    }
+
+    pub(super) fn with_memory(number: u32, adopts: bool, memory: StateMemory) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let settings = EngineSettings {
             block_cache_bytes: 1 << 20,
@@ -42,7 +50,7 @@ impl TestRegion {
         };
         let engine = Engine::open(dir.path(), &settings).unwrap();
         let rows = Rows::new(GroupId::shard(0), 1);
-        let state = ShardState::open(engine.state.clone(), rows, 1 << 20).unwrap();
+        let state = ShardState::open(engine.state.clone(), rows, memory).unwrap();
         let me = pb::Peer {
             region: number,
             incarnation: 100 + u64::from(number),
@@ -54,6 +62,9 @@ impl TestRegion {
             // Clocks that are apart, and advance independently.
             clock: u64::from(number) * 7,
             applied: Vec::new(),
+            index: 0,
+            written: 0,
+            batch: RowBatch::default(),
             _dir: dir,
         };
         region.apply(Kind::Bootstrap(pb::BootstrapShard {
@@ -65,15 +76,56 @@ impl TestRegion {
         region
     }
 
+    /// Applies a command in a batch of its own.
     pub(super) fn apply(&mut self, kind: Kind) -> ShardResponse {
+        self.write_batch();
+        let response = self.apply_to_batch(kind);
+        self.write_batch();
+        response
+    }
+
+    /// Applies a command like `raft::Replica`: a scan in a batch of its own.
+    pub(super) fn apply_to_batch(&mut self, kind: Kind) -> ShardResponse {
         let command = pb::ShardCommand { kind: Some(kind) };
-        let mut batch = RowBatch::default();
-        let response = self.state.apply(&command, &mut batch).unwrap();
+        let is_scan = ShardState::is_scan(&command);
+        if is_scan {
+            self.write_batch();
+        }
+        let response = self.state.apply(&command, &mut self.batch).unwrap();
+        self.index += 1;
+        self.state.entry_applied(self.index);
+        self.applied.push(command);
+        if is_scan {
+            self.write_batch();
+        }
+        response
+    }
+
+    /// Writes the batch, with the position after it.
+    pub(super) fn write_batch(&mut self) {
+        if self.index == self.written {
+            return;
+        }
+        let mut batch = std::mem::take(&mut self.batch);
         self.state.finish_batch(&mut batch);
+        let position = self.state.rows.single(RowKind::Applied);
+        batch.put(position, applied_row(self.index));
         self.engine.state.write(batch).unwrap();
         self.state.batch_written();
-        self.applied.push(command);
-        response
+        self.written = self.index;
+    }
+
+    /// Discards the batch, and reads the state again, as after a snapshot.
+    pub(super) fn reload(&mut self) {
+        self.batch = RowBatch::default();
+        self.index = self.written;
+        let rows = self.state.rows;
+        self.state.reload(rows).unwrap();
+    }
+
+    /// Index of the last entry whose effects are written.
+    pub(super) fn written_index(&self) -> u64 {
+        self.written
     }
 
     /// Writes rows past the state machine.

@@ -260,6 +260,8 @@ fn shard_settings(
         },
         batch: ShardSettings::batch(1000, 100, 1 << 20, 2),
         record_cache: 1 << 20,
+        recent_changes_bytes: 1 << 20,
+        pinned_changes_bytes: 1 << 20,
         write_budget: ByteBudget::new(16 << 20),
         merge_budget: ByteBudget::new(16 << 20),
         merge_scheduler: crate::background::BackgroundScheduler::new(100),

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::checkpoints::Checkpoints;
 use super::listed_record::decode_without_value;
 use super::peers::ReplicationView;
+use super::recent_changes::RecentChanges;
 use super::record;
 use super::rows::decode_bucket;
 use crate::store::keys::{self, GroupId, RowKind, Rows};
@@ -28,6 +29,8 @@ pub struct ShardView {
     generation: AtomicU32,
     /// Number of the region that the shard belongs to; 0 until it is bootstrapped.
     region: AtomicU32,
+    /// Incarnation of that region; 0 until the shard is bootstrapped.
+    incarnation: AtomicU64,
     /// Feature level of the shard.
     level: AtomicU32,
     /// True if it serves: bootstrapped, and not being seeded.
@@ -36,6 +39,7 @@ pub struct ShardView {
     last_version: AtomicU64,
     digest: AtomicU64,
     pub(super) checkpoints: Checkpoints,
+    recent_changes: RecentChanges,
     /// Lower bound of the earliest expiry of any key: it may be too early, never too late.
     next_expiry: AtomicU64,
 }
@@ -49,18 +53,25 @@ pub enum Lookup {
 }
 
 impl ShardView {
-    pub(super) fn new(db: StateDb, rows: Rows, header: &pb::ShardHeader) -> Self {
+    pub(super) fn new(
+        db: StateDb,
+        rows: Rows,
+        header: &pb::ShardHeader,
+        recent_changes: RecentChanges,
+    ) -> Self {
         let view = Self {
             db,
             group: rows.group(),
             generation: AtomicU32::new(rows.generation()),
             region: AtomicU32::new(0),
+            incarnation: AtomicU64::new(0),
             level: AtomicU32::new(0),
             is_open: AtomicBool::new(false),
             replication: watch::channel(Arc::default()).0,
             last_version: AtomicU64::new(0),
             digest: AtomicU64::new(0),
             checkpoints: Checkpoints::default(),
+            recent_changes,
             next_expiry: AtomicU64::new(header.expiry_low),
         };
         view.publish(header);
@@ -72,6 +83,8 @@ impl ShardView {
             .store(header.last_version, Ordering::Release);
         self.digest.store(header.digest, Ordering::Release);
         self.region.store(header.region, Ordering::Release);
+        self.incarnation
+            .store(header.incarnation, Ordering::Release);
         self.level.store(header.level, Ordering::Release);
         let open = header.region != 0 && !header.seeding;
         self.is_open.store(open, Ordering::Release);
@@ -104,11 +117,13 @@ impl ShardView {
         self.last_version.load(Ordering::Acquire)
     }
 
-    pub(super) fn reload(&self, rows: Rows, header: &pb::ShardHeader) {
+    /// Shows readers another state, that of `rows` after the entry of index `applied`.
+    pub(super) fn reload(&self, rows: Rows, header: &pb::ShardHeader, applied: u64) {
         self.checkpoints.clear();
         self.generation.store(rows.generation(), Ordering::Release);
         self.next_expiry.store(header.expiry_low, Ordering::Release);
         self.publish(header);
+        self.recent_changes.restart(applied);
     }
 
     pub(super) fn lower_next_expiry(&self, at: Nanos) {
@@ -130,6 +145,11 @@ impl ShardView {
         self.region.load(Ordering::Acquire)
     }
 
+    /// Returns the incarnation of the shard's region; 0 until it is bootstrapped.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation.load(Ordering::Acquire)
+    }
+
     /// Returns the feature level of the shard: its log may have what that level allows.
     pub fn level(&self) -> u32 {
         self.level.load(Ordering::Acquire)
@@ -144,6 +164,11 @@ impl ShardView {
     /// Returns the digests after certain entries.
     pub fn checkpoints(&self) -> &Checkpoints {
         &self.checkpoints
+    }
+
+    /// Returns the recent changes of this replica.
+    pub fn recent_changes(&self) -> &RecentChanges {
+        &self.recent_changes
     }
 
     /// Returns whether a key may have expired by `now` and still be counted.

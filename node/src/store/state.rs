@@ -159,6 +159,20 @@ impl DbSnapshot<'_> {
         scan::read_rows(&mut rows, &scan.from, visit)?;
         Ok(self.state.check_scan(scan, rows.status())?)
     }
+
+    /// Scans rows in either order, and skips those that `visit` doesn't need, until it ends the scan
+    /// or fails: blocks.
+    pub fn seek_scan<E: From<StoreError>>(
+        &self,
+        scan: &Scan,
+        order: ScanOrder,
+        visit: impl FnMut(&[u8], &[u8]) -> Result<ScanStep, E>,
+    ) -> Result<(), E> {
+        let options = scan.bidirectional_options();
+        let mut rows = self.rows.raw_iterator_opt(options);
+        scan::read_rows_with_seeks(&mut rows, scan, order, visit)?;
+        Ok(self.state.check_scan(scan, rows.status())?)
+    }
 }
 
 impl StateDb {
