@@ -169,7 +169,7 @@ fn decode_compact(bytes: &[u8]) -> Option<Vec<TokenEntry>> {
     (!entries.is_empty()).then_some(entries)
 }
 
-fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+pub(super) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     loop {
         let [low, ..] = number.to_le_bytes();
         number >>= 7;
@@ -180,7 +180,7 @@ fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     }
 }
 
-fn take_varint(rest: &mut &[u8]) -> Option<u64> {
+pub(super) fn take_varint(rest: &mut &[u8]) -> Option<u64> {
     let mut number = 0_u64;
     for shift in (0..63).step_by(7) {
         let (byte, tail) = rest.split_first()?;
@@ -193,7 +193,7 @@ fn take_varint(rest: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn take_number(rest: &mut &[u8], width: usize) -> Option<u64> {
+pub(super) fn take_number(rest: &mut &[u8], width: usize) -> Option<u64> {
     let (bytes, tail) = rest.split_at_checked(width)?;
     *rest = tail;
     let mut number = [0; 8];
@@ -203,7 +203,7 @@ fn take_number(rest: &mut &[u8], width: usize) -> Option<u64> {
     Some(u64::from_be_bytes(number))
 }
 
-fn encode_base64(bytes: &[u8]) -> String {
+pub(super) fn encode_base64(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
         let mut padded = [0; 4];
@@ -217,7 +217,7 @@ fn encode_base64(bytes: &[u8]) -> String {
     text
 }
 
-fn decode_base64(text: &str) -> Option<Vec<u8>> {
+pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: &u8| -> Option<u32> {
         let position = BASE64_ALPHABET.iter().position(|letter| letter == byte)?;
         u32::try_from(position).ok()
