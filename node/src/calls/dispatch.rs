@@ -14,7 +14,9 @@ use crate::api::Api;
 use crate::cluster::{Admission, LocalGroups, TopologyPublisher};
 use crate::geo::GeoReplication;
 use crate::raft::{RaftMember, not_here_reply};
-use crate::rpc::{BulkCopyStream, PeerIdentity, RpcHandler, SnapshotAcks, SnapshotFrames};
+use crate::rpc::{
+    BulkCopyStream, PeerIdentity, RpcHandler, ScanStream, SnapshotAcks, SnapshotFrames,
+};
 use crate::service::Service;
 use crate::store::DiskSpace;
 use crate::types::NodeId;
@@ -124,6 +126,10 @@ impl RpcHandler for CallHandlers {
 
     fn bulk_copy(&self, request: pb::BulkCopyRequest) -> Result<BulkCopyStream, Status> {
         self.geo.start_bulk_copy(&request)
+    }
+
+    fn scan_bucket(&self, request: pb::ScanRequest) -> Result<ScanStream, Status> {
+        self.service.exports.serve_scan(&request)
     }
 
     fn install_snapshot(

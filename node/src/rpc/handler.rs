@@ -23,6 +23,9 @@ pub(crate) type SnapshotAcks = mpsc::Sender<Result<pb::SnapshotAck, Status>>;
 /// Outgoing chunks of a shard's bulk copy.
 pub(crate) type BulkCopyStream = ReceiverStream<Result<pb::BulkCopyFrame, Status>>;
 
+/// Outgoing frames of a scan of a bucket.
+pub(crate) type ScanStream = ReceiverStream<Result<pb::ScanFrame, Status>>;
+
 /// Handler of the calls that other nodes and routers make.
 pub(crate) trait RpcHandler: Send + Sync + 'static {
     /// Handles a call of node `from`, which waits for `timeout` at most. The calls of a stream are
@@ -64,6 +67,11 @@ pub(crate) trait RpcHandler: Send + Sync + 'static {
 
     /// Streams a bulk copy of a shard to a region that joins.
     fn bulk_copy(&self, request: pb::BulkCopyRequest) -> Result<BulkCopyStream, Status>;
+
+    /// Streams the live keys of a bucket in a shard to a node of the same region.
+    fn scan_bucket(&self, _request: pb::ScanRequest) -> Result<ScanStream, Status> {
+        Err(Status::unimplemented("this node makes no scans for others"))
+    }
 
     /// Receives a snapshot and installs it; sends an acknowledgement of each chunk to `acks`.
     fn install_snapshot(

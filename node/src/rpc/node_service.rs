@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::authorization::{caller_of, check_address, check_node, wait_until_unauthorized};
-use super::handler::{BulkCopyStream, RpcHandler, SnapshotFrames};
+use super::handler::{BulkCopyStream, RpcHandler, ScanStream, SnapshotFrames};
 use super::peers::Peers;
 use super::server_context::RpcServerContext;
 use super::topology_watch::watch_topology;
@@ -202,6 +202,23 @@ impl Node for NodeService {
         self.context.authenticate(&request)?;
         let chunks = self.context.handler.bulk_copy(request.into_inner())?;
         Ok(Response::new(chunks))
+    }
+
+    type ScanBucketStream = ScanStream;
+
+    async fn scan_bucket(
+        &self,
+        request: Request<pb::ScanRequest>,
+    ) -> Result<Response<Self::ScanBucketStream>, Status> {
+        self.check_stream_kind(None)?;
+        let (from, ..) = self.context.authenticate(&request)?;
+        if !self.context.peers.is_same_region(from) {
+            return Err(Status::permission_denied(
+                "only nodes of this region may scan a bucket",
+            ));
+        }
+        let frames = self.context.handler.scan_bucket(request.into_inner())?;
+        Ok(Response::new(frames))
     }
 
     async fn install_snapshot(

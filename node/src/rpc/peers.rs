@@ -180,6 +180,13 @@ impl Peers {
         same_region.map(|(node, _)| *node).collect()
     }
 
+    /// Returns whether a node is known to be in this node's region.
+    pub fn is_same_region(&self, node: NodeId) -> bool {
+        let peers = self.peers_by_number.read();
+        let peer = peers.get(&node);
+        peer.is_some_and(|peer| peer.is_same_region.load(Ordering::Acquire))
+    }
+
     fn connect(&self, node: NodeId, address: String) -> PeerClients {
         let (address, changes) = watch::channel(address);
         let client = |kind, runtime, budget: &ByteBudget| {
@@ -360,6 +367,21 @@ impl Peers {
         let client = NodeClient::new(channel).max_decoding_message_size(limit);
         let mut client = client.accept_compressed(CompressionEncoding::Zstd);
         Ok(client.walk(request).await?.into_inner())
+    }
+
+    /// Opens a scan of a bucket in a shard of this region, at its leader.
+    pub async fn open_scan(
+        &self,
+        node: NodeId,
+        request: pb::ScanRequest,
+    ) -> Result<Streaming<pb::ScanFrame>, Status> {
+        let channel = self.open_channel(node, with_keep_alive).await?;
+        let mut request = Request::new(request);
+        let greeting = self.greeting(node);
+        greeting.write_metadata(StreamKind::Geo, request.metadata_mut())?;
+        let limit = self.settings.client.max_message_bytes;
+        let mut client = NodeClient::new(channel).max_decoding_message_size(limit);
+        Ok(client.scan_bucket(request).await?.into_inner())
     }
 
     /// Opens a separate connection to a node.

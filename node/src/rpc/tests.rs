@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{
     BulkCopyStream, CallError, Dialer, PeerIdentity, Peers, PeersSettings, RpcClientSettings,
@@ -384,4 +384,18 @@ async fn a_node_of_another_cluster_and_another_node_are_refused() {
         let up = tokio::time::timeout(timeout, state.wait_for(|up| *up)).await;
         assert!(up.is_err(), "node {node} was greeted");
     }
+}
+
+#[tokio::test]
+async fn only_nodes_of_its_region_scan_a_nodes_buckets() {
+    let known = create_peers_of(OTHER, Dialer::default(), 1, 1);
+    known.set_address(ME, "127.0.0.1:1");
+    let server = start_server_with("127.0.0.1:0", "a", known.clone(), None).await;
+    let peers = create_peers(1, 1);
+    peers.set_address(OTHER, &server.address);
+    let scan = || peers.open_scan(OTHER, pb::ScanRequest::default());
+    assert_eq!(scan().await.unwrap_err().code(), Code::PermissionDenied);
+    known.set_same_region(ME, true);
+    let answered = scan().await.unwrap_err();
+    assert_eq!(answered.code(), Code::Unimplemented, "by the handler");
 }

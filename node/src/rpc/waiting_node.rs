@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::handler::BulkCopyStream;
+use super::handler::{BulkCopyStream, ScanStream};
 use super::server::{ConnectionBounds, serve_connections};
 
 /// Bounds of the connections, on which nothing but small requests is read.
@@ -78,6 +78,7 @@ fn not_joined() -> Status {
 impl Node for WaitingNode {
     type ExchangeStream = ReceiverStream<Result<pb::ReplyFrame, Status>>;
     type WalkStream = BulkCopyStream;
+    type ScanBucketStream = ScanStream;
     type WatchStream = ReceiverStream<Result<pb::Topology, Status>>;
     type SendSnapshotStream = ReceiverStream<Result<pb::SnapshotAck, Status>>;
 
@@ -113,6 +114,13 @@ impl Node for WaitingNode {
         &self,
         _request: Request<pb::BulkCopyRequest>,
     ) -> Result<Response<Self::WalkStream>, Status> {
+        Err(not_joined())
+    }
+
+    async fn scan_bucket(
+        &self,
+        _request: Request<pb::ScanRequest>,
+    ) -> Result<Response<Self::ScanBucketStream>, Status> {
         Err(not_joined())
     }
 

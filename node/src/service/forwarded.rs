@@ -11,10 +11,12 @@ use cloudkv_proto::v1::{call, refused::Reason, reply};
 
 use super::Service;
 use super::batch_writes::WriteBatch;
+use super::change_pins::handle_pin;
 use super::errors::KeyError;
 use super::list_keys::ListKeys;
 use super::operation::{Operation, ShardError, encode_refusal};
 use super::quota::RequestQuotaLease;
+use super::read_changes::ChangesQuery;
 use super::reads::{GetBucketState, GetKey, HasLarger, SessionGet};
 use super::shards::Shards;
 use super::writes::{ProposeCommand, WriteKey, WriteResult};
@@ -77,6 +79,8 @@ impl Service {
             call::Body::QuotaQuery(query) => self.quota_state(&query),
             call::Body::Reads(query) => self.region_read_counts(&query).await,
             call::Body::Checkpoints(query) => self.checkpoints(query),
+            call::Body::Pin(pin) => handle_pin(self.shards(), &pin),
+            call::Body::Changes(query) => self.handle_changes(query).await,
             call::Body::Ping(_)
             | call::Body::Merge(_)
             | call::Body::Peer(_)
@@ -173,6 +177,13 @@ impl Service {
             query: &query,
         };
         self.execute_locally(shard, &list).await
+    }
+
+    async fn handle_changes(&self, query: pb::ChangesQuery) -> reply::Body {
+        match ChangesQuery::decode(query) {
+            Some(query) => self.execute_locally(query.shard, &query.operation()).await,
+            None => unknown_call(),
+        }
     }
 
     async fn handle_quota_request(&self, from: NodeId, bucket: &[u8]) -> reply::Body {

@@ -24,6 +24,10 @@
 //! | `plans` | changes of plans that only operators make |
 //! | `deletion` | deletes buckets, and drops their rows |
 //! | `reclaim` | reclaims the disk space of dropped buckets |
+//! | `export` | exports the keys of a bucket, each shard in one view |
+//! | `watch` | streams of a bucket's changes |
+//! | `read_changes` | reads the recent changes of a shard, or waits for the next one |
+//! | `change_pins` | keeps recent changes at all nodes of the region |
 //! | `reports` | counts that are published and reported in the background |
 //! | `errors` | the service's errors |
 
@@ -34,9 +38,11 @@ mod batch_waves;
 mod batch_writes;
 mod bucket_list;
 mod byte_quota;
+mod change_pins;
 mod deletion;
 mod directory;
 pub(crate) mod errors;
+mod export;
 mod forwarded;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -51,32 +57,39 @@ mod operation;
 mod packed_write;
 mod plans;
 mod quota;
+mod read_changes;
 mod reads;
 mod reclaim;
 mod reports;
 mod session;
 mod shards;
 mod token;
+mod watch;
 mod writes;
 
 pub(crate) use crate::meta::{Bucket, PlanTerms};
 pub(crate) use crate::shard::ListPosition;
 pub(crate) use crate::store::DiskShortage;
 pub(crate) use crate::types::{
-    Access, AccountId, BucketId, BucketSummary, CreateBucket, Expiry, KeyInfo, KeyWrite, ListEntry,
-    ListQuery, ModifyBucket, Nanos, Plan, Precondition, Put, ReadResult, StoredValue, Touch,
-    Version, WriteReceipt,
+    Access, AccountId, BucketId, BucketSummary, CreateBucket, Expiry, KeyChange, KeyChangeKind,
+    KeyFilter, KeyInfo, KeyWrite, ListEntry, ListQuery, ModifyBucket, Nanos, Plan, Precondition,
+    Put, PutDetails, ReadResult, StoredValue, Touch, Version, WriteReceipt,
 };
 pub(crate) use batch_operation::{BatchOperation, BatchOutcome, ValueAdmission, ValueBudget};
 pub(crate) use bucket_list::BucketPosition;
 pub(crate) use directory::{Directory, DirectorySettings};
 pub(crate) use errors::{DirectoryError, KeyError, Unavailable};
+pub(crate) use export::{Export, ExportItem, Exports};
 pub(crate) use keyspace::Keyspace;
 pub(crate) use listing::Listing;
 pub(crate) use metadata::MetadataClient;
 pub(crate) use plans::{PlanChanges, PlanError};
 pub(crate) use session::SessionToken;
 pub(crate) use shards::Shards;
+pub(crate) use watch::{
+    ResumeToken, ResumeTokenError, WatchEnd, WatchEvent, WatchItem, WatchRequest, WatchSettings,
+    WatchStatus, WatchStream, Watches,
+};
 
 /// Everything that the API calls. Cheap to clone.
 #[derive(Clone)]
@@ -85,6 +98,10 @@ pub struct Service {
     pub keyspace: Keyspace,
     /// Operations on accounts and buckets.
     pub directory: Directory,
+    /// Exports of buckets.
+    pub exports: Exports,
+    /// Streams of changes.
+    pub watches: Watches,
 }
 
 impl Service {
