@@ -5,6 +5,7 @@ pub mod admin;
 pub mod byte_budget;
 pub mod config;
 pub mod cors;
+pub mod event_stream;
 pub mod fd_limit;
 pub mod file_watch;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -42,8 +42,9 @@ pub trait RequestHandler: Send + Sync + 'static {
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 
     /// Builds the response to a request, of this ID, that is rejected since too many requests or
-    /// responses are pending. Nothing was done.
-    fn overloaded(&self, id: HeaderValue) -> Response<Self::Body>;
+    /// responses are pending. Nothing was done. A client that asked for an event stream never comes
+    /// back after any other status than 200: see [`crate::event_stream`].
+    fn overloaded(&self, id: HeaderValue, is_event_stream: bool) -> Response<Self::Body>;
 
     /// Returns the counters of connections. All ports that share it share the limit of connections.
     fn connections(&self) -> &Arc<ConnectionMetrics>;

@@ -52,7 +52,7 @@ impl MemoryBudget {
     }
 
     /// Returns whether [`Self::try_acquire`] would succeed now.
-    pub(crate) fn has_capacity(&self, address: Option<IpAddr>, bytes: usize) -> bool {
+    pub fn has_capacity(&self, address: Option<IpAddr>, bytes: usize) -> bool {
         self.fits(&self.usage.lock(), address.map(network_of), bytes)
     }
 

@@ -27,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::server::conn::body::UnreadBody;
 use crate::server::conn::drive;
 use crate::server::conn::h2_streams::StreamExecutor;
 use crate::server::conn::linger::Lingerer;
@@ -39,12 +40,6 @@ use crate::server::conn::state::Directive;
 use crate::server::encryption::{ConnectionStart, Encryption};
 use crate::server::handler::RequestHandler;
 use crate::server::settings::HttpSettings;
-
-/// Response to a client when there are too many connections.
-const BUSY_RESPONSE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: application/json; charset=utf-8\r\ncontent-length: 81\r\n\
-    access-control-allow-origin: *\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
-    {\"error\":\"unavailable\",\"message\":\"this port has too many connections: try again\"}";
 
 /// Minimum and maximum delay after a connection couldn't be accepted (out of file descriptors).
 const MIN_ACCEPT_BACKOFF: Duration = Duration::from_millis(5);
@@ -172,9 +167,9 @@ impl<A: RequestHandler> HttpServer<A> {
         let entry = self.registry.register();
         let Some(owner) = self.assign_owner(peer, &entry) else {
             self.handler.connections().record_refused();
-            // Over TLS it would be no valid response.
-            if self.encryption.allows_plaintext() && stream.try_write(BUSY_RESPONSE).is_ok() {
-                self.lingerer.linger(stream);
+            // Over TLS the response wouldn't be a valid one.
+            if self.encryption.allows_plaintext() {
+                self.lingerer.refuse(stream);
             }
             return;
         };
@@ -337,8 +332,8 @@ impl<A: RequestHandler> IncomingConnection<A> {
             connection: self.entry.number,
             peer: self.peer,
             is_encrypted: encrypted,
+            unread: Arc::new(UnreadBody::new(Arc::clone(&state))),
             state,
-            unread: Arc::default(),
             is_closing: self.is_closing,
             response_budget: Arc::new(budget),
             owner: self.owner,

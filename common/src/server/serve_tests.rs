@@ -1,11 +1,17 @@
 //! Tests of the server itself. Requests that need buckets are tested against the real service.
 
-use std::future::pending;
+use std::convert::Infallible;
+use std::future::{pending, poll_fn};
+use std::pin::Pin;
 
 use axum::body::Body;
+use bytes::Bytes;
+use futures_util::stream::unfold;
 use http::{HeaderValue, Request, Response};
-use tokio::io::AsyncWriteExt;
-use tokio::sync::Notify;
+use http_body::Body as _;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 
 use super::*;
 use crate::server::{ConnectionMetrics, RequestBody, RequestOrigin};
@@ -25,7 +31,7 @@ impl RequestHandler for NoResponse {
         pending().await
     }
 
-    fn overloaded(&self, _: HeaderValue) -> Response<Self::Body> {
+    fn overloaded(&self, _: HeaderValue, _: bool) -> Response<Self::Body> {
         Response::default()
     }
 
@@ -63,21 +69,183 @@ async fn a_request_that_does_not_end_is_cut_when_the_drain_is_over() {
 }
 
 #[test]
-fn the_busy_answer_declares_its_length() {
-    let text = std::str::from_utf8(BUSY_RESPONSE).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    assert!(
-        head.contains(&format!("content-length: {}\r\n", body.len())),
-        "{}",
-        body.len()
-    );
-    assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
-}
-
-#[test]
 fn errors_of_one_connection_dont_stop_the_others() {
     assert!(is_connection_error(
         &io::ErrorKind::ConnectionAborted.into()
     ));
     assert!(!is_connection_error(&io::Error::from_raw_os_error(24)));
+}
+
+/// Time after which a test fails.
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Handler whose responses begin before it has read the bodies of their requests, and last until
+/// the test ends them.
+struct EarlyResponse {
+    requests: mpsc::UnboundedSender<OpenRequest>,
+    metrics: Arc<ConnectionMetrics>,
+}
+
+/// Request whose response has begun.
+struct OpenRequest {
+    body: RequestBody,
+    /// Chunks of the response, which ends when this is dropped.
+    response: mpsc::UnboundedSender<Bytes>,
+}
+
+impl OpenRequest {
+    async fn next_data(&mut self) -> Bytes {
+        let frame = poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await;
+        frame.unwrap().unwrap().into_data().unwrap()
+    }
+
+    fn send(&self, chunk: &'static str) {
+        self.response
+            .send(Bytes::from_static(chunk.as_bytes()))
+            .unwrap();
+    }
+}
+
+impl RequestHandler for EarlyResponse {
+    type Body = Body;
+
+    async fn handle(
+        &self,
+        request: Request<RequestBody>,
+        _: RequestOrigin,
+    ) -> Response<Self::Body> {
+        let (response, chunks) = mpsc::unbounded_channel();
+        let body = request.into_body();
+        let _ = self.requests.send(OpenRequest { body, response });
+        let chunks = unfold(
+            chunks,
+            |mut chunks: mpsc::UnboundedReceiver<Bytes>| async move {
+                let chunk = chunks.recv().await?;
+                Some((Ok::<Bytes, Infallible>(chunk), chunks))
+            },
+        );
+        Response::new(Body::from_stream(chunks))
+    }
+
+    fn overloaded(&self, _: HeaderValue, _: bool) -> Response<Self::Body> {
+        Response::default()
+    }
+
+    fn connections(&self) -> &Arc<ConnectionMetrics> {
+        &self.metrics
+    }
+}
+
+/// Client of a server whose responses begin early.
+struct EarlyClient {
+    stream: TcpStream,
+    received: String,
+    requests: mpsc::UnboundedReceiver<OpenRequest>,
+    shutdown: CancellationToken,
+    served: JoinHandle<()>,
+}
+
+impl EarlyClient {
+    /// Starts a server that drains without a limit, and connects to it.
+    async fn connect() -> Self {
+        let (sender, requests) = mpsc::unbounded_channel();
+        let handler = Arc::new(EarlyResponse {
+            requests: sender,
+            metrics: Arc::default(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let port = Port {
+            listener,
+            encryption: Encryption::Off,
+        };
+        let settings = HttpSettings {
+            lame_duck: Duration::ZERO,
+            drain_timeout: Duration::MAX,
+            ..HttpSettings::default()
+        };
+        let shutdown = CancellationToken::new();
+        let served = tokio::spawn(serve(port, handler, settings, shutdown.clone()));
+        Self {
+            stream: TcpStream::connect(address).await.unwrap(),
+            received: String::new(),
+            requests,
+            shutdown,
+            served,
+        }
+    }
+
+    async fn send(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Reads until this has come.
+    async fn read_until(&mut self, end: &str) {
+        while !self.received.contains(end) {
+            let mut buffer = [0; 1024];
+            let read = self.stream.read(&mut buffer).await.unwrap();
+            assert!(read > 0, "closed after {:?}", self.received);
+            self.received += std::str::from_utf8(&buffer[..read]).unwrap();
+        }
+    }
+}
+
+const UPLOAD_HEAD: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+#[tokio::test]
+async fn a_body_is_read_on_after_its_response_has_begun() {
+    let test = async {
+        let mut client = EarlyClient::connect().await;
+        client.send(UPLOAD_HEAD).await;
+        let mut request = client.requests.recv().await.unwrap();
+        request.send("progress");
+        client.read_until("progress").await;
+        // Whether the body will be read to its end isn't known yet.
+        assert!(client.received.contains("\r\nconnection: close\r\n"));
+        for part in ["one", "two"] {
+            client.send(&format!("3\r\n{part}\r\n")).await;
+            assert_eq!(request.next_data().await, part);
+        }
+        client.send("0\r\n\r\n").await;
+        let end = poll_fn(|cx| Pin::new(&mut request.body).poll_frame(cx)).await;
+        assert!(end.is_none());
+        request.send("done");
+        drop(request);
+        client.read_until("done\r\n0\r\n\r\n").await;
+        assert_eq!(client.stream.read(&mut [0]).await.unwrap(), 0, "closed");
+    };
+    timeout(TEST_TIMEOUT, test).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_ends_although_a_body_was_dropped_after_its_response_had_begun() {
+    let test = async {
+        let mut client = EarlyClient::connect().await;
+        client.send(UPLOAD_HEAD).await;
+        let request = client.requests.recv().await.unwrap();
+        request.send("stopped");
+        client.read_until("stopped").await;
+        drop(request);
+        client.read_until("\r\n0\r\n\r\n").await;
+        assert_eq!(client.stream.read(&mut [0]).await.unwrap(), 0, "closed");
+    };
+    timeout(TEST_TIMEOUT, test).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_streams_and_no_longer() {
+    let test = async {
+        let mut client = EarlyClient::connect().await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let request = client.requests.recv().await.unwrap();
+        request.send("first");
+        client.read_until("first").await;
+        client.shutdown.cancel();
+        request.send("last");
+        client.read_until("last").await;
+        assert!(!client.served.is_finished());
+        drop(request);
+        client.served.await.unwrap();
+    };
+    timeout(TEST_TIMEOUT, test).await.unwrap();
 }

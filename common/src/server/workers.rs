@@ -179,7 +179,7 @@ mod tests {
             http::Response::default()
         }
 
-        fn overloaded(&self, _: http::HeaderValue) -> http::Response<Self::Body> {
+        fn overloaded(&self, _: http::HeaderValue, _: bool) -> http::Response<Self::Body> {
             http::Response::default()
         }
 

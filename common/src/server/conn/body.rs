@@ -3,7 +3,9 @@
 //! Over HTTP/1 a body that isn't read to its end makes its connection unusable for further
 //! requests, so the response has to say so, and the socket has to linger ([`super::linger`]). The
 //! handler needn't care: the body itself records its end, and the remainder comes back here, to be
-//! discarded if it is short and was received already.
+//! discarded if it is short and was received already. A body that is still read when its response
+//! has begun, as that of an import, doesn't come back: its connection ends with the response in any
+//! case, and waits for the end of the body, or until it is dropped.
 //!
 //! Over HTTP/2 the last bytes that `content-length` announces are withheld until the stream ends:
 //! a reader that counts by that length can't take the beginning of a longer body for all of it.
@@ -19,6 +21,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
+
+use crate::server::conn::state::ConnectionState;
 
 /// Maximum number of unread bytes that are discarded to keep a connection.
 const MAX_DISCARDED_BYTES: u64 = 4 << 10;
@@ -50,11 +54,13 @@ enum WithheldFrame {
 }
 
 /// Record of whether the current request's body was read to its end, for one HTTP/1 connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct UnreadBody {
+    /// True until the body was read to its end, or its response begins.
     is_open: AtomicBool,
-    /// Body that was dropped before its end.
+    /// Body that was dropped before its end, and before its response began.
     remainder: Mutex<Option<Incoming>>,
+    state: Arc<ConnectionState>,
 }
 
 impl RequestBody {
@@ -142,7 +148,7 @@ impl Body for RequestBody {
             && (frame.is_none() || self.is_end_stream())
             && let Some(unread) = self.unread.take()
         {
-            unread.is_open.store(false, Ordering::Relaxed);
+            unread.record_end();
         }
         Poll::Ready(frame)
     }
@@ -165,24 +171,65 @@ impl Body for RequestBody {
 impl Drop for RequestBody {
     fn drop(&mut self) {
         if let Some(unread) = self.unread.take() {
-            *unread.remainder.lock() = self.incoming.take();
+            unread.take_back(self.incoming.take());
         }
     }
 }
 
 impl UnreadBody {
+    /// Creates the record of a connection with this state.
+    pub(crate) fn new(state: Arc<ConnectionState>) -> Self {
+        Self {
+            is_open: AtomicBool::new(false),
+            remainder: Mutex::default(),
+            state,
+        }
+    }
+
+    /// Records that the body was read to its end.
+    fn record_end(&self) {
+        if !self.is_open.swap(false, Ordering::AcqRel) {
+            self.state.set_body_read_on(false);
+        }
+    }
+
+    /// Takes a body that is dropped before its end. Once its response has begun nobody asks for it
+    /// any more, so it is dropped here: hyper ends the connection when it is gone.
+    fn take_back(&self, incoming: Option<Incoming>) {
+        let mut remainder = self.remainder.lock();
+        if self.is_open.load(Ordering::Acquire) {
+            *remainder = incoming;
+        } else {
+            self.state.set_body_read_on(false);
+        }
+    }
+
+    /// Returns the remainder of the body when its response begins: none if it isn't open, and
+    /// `Some(None)` if it is still being read.
+    fn end_request(&self) -> Option<Option<Incoming>> {
+        let mut remainder = self.remainder.lock();
+        // Set first, so that the end of the body, which takes no lock, can't be overwritten.
+        self.state.set_body_read_on(true);
+        let was_open = self.is_open.swap(false, Ordering::AcqRel);
+        let remainder = remainder.take();
+        if !was_open || remainder.is_some() {
+            self.state.set_body_read_on(false);
+        }
+        was_open.then_some(remainder)
+    }
+
     /// Returns whether the request that was just answered left some of its body unread. A short
     /// remainder that was received already is discarded first, unless the client `waits` for
     /// `100 Continue`.
     pub(crate) async fn has_unread_bytes(&self, waits: bool) -> bool {
-        if !self.is_open.swap(false, Ordering::Relaxed) {
+        if !self.is_open.load(Ordering::Relaxed) {
             return false;
         }
-        let remainder = self.remainder.lock().take();
-        match remainder {
-            Some(body) if !waits => !discard(body).await,
+        match self.end_request() {
+            None => false,
+            Some(Some(body)) if !waits => !discard(body).await,
             // It is still being read, or must not be polled.
-            _ => true,
+            Some(_) => true,
         }
     }
 }

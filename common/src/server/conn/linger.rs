@@ -3,7 +3,8 @@
 //! A kernel that closes a socket with unread bytes resets the connection, and a reset can erase
 //! the response before the client has read it. So after a refusal the rest is read and discarded
 //! for a moment. The number of sockets that linger at once, the time and the bytes are bounded;
-//! beyond that, sockets are closed at once.
+//! beyond that, sockets are closed at once. A connection beyond the limits gets its response here,
+//! too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::server::conn::refusal;
 use crate::server::metrics::ConnectionMetrics;
 
 const MAX_LINGERING_SOCKETS: usize = 256;
@@ -44,6 +46,20 @@ impl Lingerer {
 
     /// Closes a socket whose response has been written.
     pub(crate) fn linger(&self, stream: TcpStream) {
+        self.close_after(discard_input(stream));
+    }
+
+    /// Responds to a connection beyond the limits, and closes it.
+    pub(crate) fn refuse(&self, mut stream: TcpStream) {
+        self.close_after(async move {
+            if refusal::respond(&mut stream).await.is_ok() {
+                discard_input(stream).await;
+            }
+        });
+    }
+
+    /// Closes a socket after this, which holds it.
+    fn close_after(&self, end: impl Future<Output = ()> + Send + 'static) {
         if !self.connections.try_start_linger(MAX_LINGERING_SOCKETS) {
             return;
         }
@@ -53,9 +69,7 @@ impl Lingerer {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let task = async move {
                 let _permit = permit;
-                let _ = stop
-                    .run_until_cancelled(timeout(LINGER_TIMEOUT, discard_input(stream)))
-                    .await;
+                let _ = stop.run_until_cancelled(timeout(LINGER_TIMEOUT, end)).await;
             };
             self.tasks.spawn_on(task, &runtime);
         }

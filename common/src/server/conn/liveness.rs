@@ -4,9 +4,11 @@
 //!   neither a request nor a response, such as pings and their acknowledgements, change nothing.
 //! - Bytes, but no complete request (HTTP/1): a slow head; cut after the header timeout. Over
 //!   HTTP/2 bytes may be pings, so only the idle timeout counts.
-//! - A request is running: the request's own deadlines count.
+//! - A request is running, which includes a response of unknown length until its end: the request's
+//!   own deadlines count. Such a response may wait for hours for what it tells.
 //! - The socket takes no byte of a response, or the client's HTTP/2 windows admit none: stuck; cut
-//!   after the write timeout.
+//!   after the write timeout. Over HTTP/1 a client may send its body to the end before it reads the
+//!   response that began meanwhile: as long as bytes of the body come, it isn't stuck.
 //!
 //! Times are as exact as the sweep is frequent, and never shorter than the setting.
 
@@ -74,8 +76,10 @@ impl ConnectionMonitor {
         timeouts: &ConnectionTimeouts,
     ) -> Directive {
         let last = std::mem::replace(&mut self.last, activity);
+        let has_read_body = activity.is_body_read_on && activity.reads != last.reads;
+        let has_progress = activity.writes != last.writes || has_read_body;
         self.blocked_since = match (activity.is_write_blocked, self.blocked_since) {
-            (true, Some(since)) if activity.writes == last.writes => Some(since),
+            (true, Some(since)) if !has_progress => Some(since),
             (true, _) => Some(now),
             (false, _) => None,
         };
@@ -211,6 +215,44 @@ mod tests {
             ..Activity::default()
         };
         assert_eq!(first_directive(1000, long), None);
+    }
+
+    #[test]
+    fn streams_that_wait_for_their_source_are_kept() {
+        for is_http2 in [false, true] {
+            // A few bytes now and then, and a client that sends some, too.
+            let stream = |second: u32| Activity {
+                reads: second,
+                writes: second / 15,
+                started: 1,
+                running: 1,
+                is_http2,
+                sent_chunks: second / 15,
+                ..Activity::default()
+            };
+            assert_eq!(first_directive(10_000, stream), None);
+        }
+    }
+
+    #[test]
+    fn a_response_may_wait_until_the_body_of_its_request_was_read() {
+        let upload = |reads: u32| Activity {
+            reads,
+            writes: 1,
+            started: 1,
+            running: 1,
+            is_body_read_on: true,
+            is_write_blocked: true,
+            ..Activity::default()
+        };
+        assert_eq!(first_directive(1000, |second| upload(second / 20)), None);
+        let is_stuck = Some((31, Directive::Cut));
+        assert_eq!(first_directive(100, |_| upload(1)), is_stuck);
+        let not_of_the_body = |second| Activity {
+            is_body_read_on: false,
+            ..upload(second)
+        };
+        assert_eq!(first_directive(100, not_of_the_body), is_stuck);
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub(crate) mod drive;
 pub(crate) mod h2_streams;
 pub(crate) mod linger;
 pub(crate) mod liveness;
+pub(crate) mod refusal;
 pub(crate) mod registry;
 pub(crate) mod response_body;
 pub(crate) mod response_budget;

@@ -1,4 +1,8 @@
 //! Response body, whose bytes are counted as long as they are pending.
+//!
+//! A body of unknown length may last for hours, with a chunk now and then, as an event stream does.
+//! Until its end its request counts as one that is being answered: for its connection, which isn't
+//! idle meanwhile, and among those of its client's address.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -9,6 +13,8 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::futures::OwnedNotified;
 
+use crate::server::client_addresses::RequestPermit;
+use crate::server::conn::h2_streams;
 use crate::server::conn::response_budget::{ResponseBudget, ResponsePermit};
 
 /// Maximum size of a chunk over HTTP/2: bytes that HTTP/2 has taken aren't timed by stream any
@@ -40,6 +46,8 @@ enum Accounting {
 struct StreamingBudget {
     budget: Arc<ResponseBudget>,
     released: Option<Pin<Box<OwnedNotified>>>,
+    /// Permit of the request, which is under way until the body ends.
+    _request: Option<RequestPermit>,
 }
 
 /// Bytes of a response, counted until they are dropped.
@@ -67,12 +75,19 @@ impl<B: Body<Data = Bytes>> ResponseBody<B> {
         Self::new(source, Accounting::Counted(permit), http2)
     }
 
-    /// Creates a body of unknown length: it isn't polled while its connection's responses reach
-    /// their limit.
-    pub(crate) fn streaming(source: B, budget: Arc<ResponseBudget>, http2: bool) -> Self {
+    /// Creates a body of unknown length, to a request with this permit: it isn't polled while its
+    /// connection's responses reach their limit.
+    pub(crate) fn streaming(
+        source: B,
+        budget: Arc<ResponseBudget>,
+        request: Option<RequestPermit>,
+        http2: bool,
+    ) -> Self {
+        budget.begin_stream();
         let streaming = StreamingBudget {
             budget,
             released: None,
+            _request: request,
         };
         Self::new(source, Accounting::Streaming(Box::new(streaming)), http2)
     }
@@ -157,6 +172,12 @@ impl StreamingBudget {
     }
 }
 
+impl Drop for StreamingBudget {
+    fn drop(&mut self) {
+        self.budget.end_stream();
+    }
+}
+
 impl<B> Body for ResponseBody<B>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin,
@@ -175,7 +196,11 @@ where
         if let Accounting::Streaming(streaming) = &mut this.accounting {
             ready!(streaming.poll_capacity(cx));
         }
-        let frame = match ready!(Pin::new(&mut this.source).poll_frame(cx)) {
+        let polled = Pin::new(&mut this.source).poll_frame(cx);
+        if this.is_http2 && polled.is_pending() {
+            h2_streams::set_waits_for_source(true);
+        }
+        let frame = match ready!(polled) {
             None => return Poll::Ready(None),
             Some(Err(error)) => return Poll::Ready(Some(Err(error))),
             Some(Ok(frame)) => frame,

@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use http_body::Body as _;
 
 use super::*;
+use crate::server::client_addresses::ClientAddresses;
 use crate::server::conn::response_budget::UNCOUNTED_BYTES;
 use crate::server::conn::state::ConnectionState;
 use crate::server::memory_budget::MemoryBudget;
@@ -123,7 +124,7 @@ fn dropped_bodies_are_not_counted() {
 #[test]
 fn a_streaming_body_is_not_polled_while_the_budget_is_full() {
     let Fixture { state, budget, .. } = fixture(1000);
-    let mut body = ResponseBody::streaming(source(&[600, 600, 600]), budget, true);
+    let mut body = ResponseBody::streaming(source(&[600, 600, 600]), budget, None, true);
     let first = next_chunk(&mut body).unwrap().unwrap();
     let second = next_chunk(&mut body).unwrap().unwrap();
     assert_eq!(state.pending_bytes(), 1200);
@@ -133,4 +134,25 @@ fn a_streaming_body_is_not_polled_while_the_budget_is_full() {
     drop(second);
     assert!(next_chunk(&mut body).unwrap().is_none());
     assert_eq!(state.pending_bytes(), 0);
+}
+
+#[test]
+fn a_streaming_body_counts_as_a_request_until_it_is_dropped() {
+    let Fixture {
+        state,
+        memory,
+        budget,
+    } = fixture(1000);
+    let address = ClientAddresses::default().get_or_insert("1.1.1.1".parse().unwrap());
+    let permit = address.begin_request(1);
+    assert!(permit.is_some());
+    let mut body = ResponseBody::streaming(source(&[5]), budget, permit, false);
+    drop(next_chunk(&mut body));
+    assert_eq!((state.activity().running, state.idle_since()), (1, None));
+    assert!(address.begin_request(1).is_none());
+    // Between its chunks it takes no memory.
+    assert_eq!((state.pending_bytes(), memory.used_bytes()), (0, 0));
+    drop(body);
+    assert_eq!(state.activity().running, 0);
+    assert!(address.begin_request(1).is_some());
 }

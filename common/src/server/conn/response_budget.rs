@@ -153,6 +153,15 @@ impl ResponseBudget {
         })
     }
 
+    /// Counts a response of unknown length on the connection, until [`Self::end_stream`].
+    pub(crate) fn begin_stream(&self) {
+        self.state.begin_stream();
+    }
+
+    pub(crate) fn end_stream(&self) {
+        self.state.end_stream();
+    }
+
     /// Records the size of a response, for the estimate: it rises at once, and falls by an eighth.
     pub(crate) fn record_size(&self, bytes: usize) {
         let next = self.estimate.load(Ordering::Relaxed);

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::header::{CONNECTION, EXPECT};
+use http::header::{CONNECTION, CONTENT_TYPE, EXPECT};
 use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 
+use crate::event_stream;
 use crate::server::client_addresses::{ClientAddress, ConnectionSlot, RequestPermit};
 use crate::server::conn::body::{RequestBody, UnreadBody};
 use crate::server::conn::h2_streams;
@@ -108,7 +109,7 @@ impl<A: RequestHandler> HttpSession<A> {
             if number == 0 {
                 self.detect_router(&request);
             }
-            let Ok(_permit) = self.count_request(&request, http1) else {
+            let Ok(permit) = self.count_request(&request, http1) else {
                 return Ok(self.reject_request(request, number, expects_continue).await);
             };
             let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -137,7 +138,7 @@ impl<A: RequestHandler> HttpSession<A> {
             } else {
                 h2_streams::set_has_response();
             }
-            let response = self.count_response(response, http1, is_read);
+            let response = self.count_response(response, permit, http1, is_read);
             drop(reservation);
             Ok(response)
         }
@@ -191,9 +192,11 @@ impl<A: RequestHandler> HttpSession<A> {
         let id = request_id::from_client(request.headers())
             .unwrap_or_else(|| request_id::generate(self.connection, number));
         let http1 = request.version() < Version::HTTP_2;
+        let is_event_stream =
+            *request.method() == Method::GET && event_stream::is_requested(request.headers());
         drop(request);
         self.handler.connections().record_refused_request();
-        let mut response = self.handler.overloaded(id);
+        let mut response = self.handler.overloaded(id, is_event_stream);
         if http1 {
             self.set_connection_close(&mut response, expects_continue)
                 .await;
@@ -202,7 +205,8 @@ impl<A: RequestHandler> HttpSession<A> {
     }
 
     /// Announces over HTTP/1 that the connection ends with a response, if the request's body was
-    /// left unread, or the server shuts down.
+    /// left unread, or the server shuts down. A body that is still being read counts as unread:
+    /// when it turns out to be read to its end, or not, nothing can be announced any more.
     async fn set_connection_close(&self, response: &mut Response<A::Body>, expects_continue: bool) {
         let is_unread = self.unread.has_unread_bytes(expects_continue).await;
         if is_unread {
@@ -216,9 +220,11 @@ impl<A: RequestHandler> HttpSession<A> {
     }
 
     /// Counts the bytes of a response. One that doesn't fit is rejected, if its request `is_read`.
+    /// The request is under way until the end of a response of unknown length.
     fn count_response(
         &self,
         response: Response<A::Body>,
+        request: Option<RequestPermit>,
         http1: bool,
         is_read: bool,
     ) -> Response<ResponseBody<A::Body>> {
@@ -227,7 +233,7 @@ impl<A: RequestHandler> HttpSession<A> {
         }
         let Some(bytes) = response.body().size_hint().exact() else {
             let budget = Arc::clone(&self.response_budget);
-            return response.map(|body| ResponseBody::streaming(body, budget, !http1));
+            return response.map(|body| ResponseBody::streaming(body, budget, request, !http1));
         };
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         if http1 && bytes <= UNCOUNTED_BYTES {
@@ -245,6 +251,9 @@ impl<A: RequestHandler> HttpSession<A> {
         self.handler.connections().record_refused_request();
         let id = response.headers().get(&X_REQUEST_ID).cloned();
         let id = id.unwrap_or_else(|| request_id::generate(self.connection, 0));
-        self.handler.overloaded(id).map(ResponseBody::uncounted)
+        let media_type = response.headers().get(CONTENT_TYPE);
+        let is_event_stream = media_type.is_some_and(|it| *it == event_stream::CONTENT_TYPE);
+        let overloaded = self.handler.overloaded(id, is_event_stream);
+        overloaded.map(ResponseBody::uncounted)
     }
 }

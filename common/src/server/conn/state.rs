@@ -30,6 +30,10 @@ pub(crate) struct ConnectionState {
     writes: AtomicU32,
     started: AtomicU32,
     finished: AtomicU32,
+    /// Number of responses of unknown length whose bodies haven't ended.
+    open_streams: AtomicU32,
+    /// True while a request's body is read on after its response has begun, over HTTP/1.
+    is_body_read_on: AtomicBool,
     write_blocked: AtomicBool,
     is_http2: AtomicBool,
     should_linger: AtomicBool,
@@ -55,8 +59,11 @@ pub(crate) struct Activity {
     pub(crate) writes: u32,
     /// Number of requests begun.
     pub(crate) started: u32,
-    /// Number of requests being answered.
+    /// Number of requests being answered: until the end of the response if its length is unknown,
+    /// else until it is there.
     pub(crate) running: u32,
+    /// True while a request's body is read on after its response has begun, over HTTP/1.
+    pub(crate) is_body_read_on: bool,
     /// True while the socket takes no more bytes.
     pub(crate) is_write_blocked: bool,
     /// True if it speaks HTTP/2.
@@ -93,6 +100,20 @@ impl ConnectionState {
         (RunningRequest(self), number)
     }
 
+    /// Counts a response of unknown length, until [`Self::end_stream`].
+    pub(crate) fn begin_stream(&self) {
+        self.open_streams.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end_stream(&self) {
+        self.open_streams.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Records whether a request's body is read on although its response has begun.
+    pub(crate) fn set_body_read_on(&self, is_read_on: bool) {
+        self.is_body_read_on.store(is_read_on, Ordering::Release);
+    }
+
     /// Records that bytes of the client will be left unread, so that the socket must linger.
     pub(crate) fn set_linger(&self) {
         self.should_linger.store(true, Ordering::Relaxed);
@@ -109,11 +130,13 @@ impl ConnectionState {
     pub(crate) fn activity(&self) -> Activity {
         let finished = self.finished.load(Ordering::Relaxed);
         let started = self.started.load(Ordering::Relaxed);
+        let streams = self.open_streams.load(Ordering::Relaxed);
         Activity {
             reads: self.reads.load(Ordering::Relaxed),
             writes: self.writes.load(Ordering::Relaxed),
             started,
-            running: started.wrapping_sub(finished),
+            running: started.wrapping_sub(finished).saturating_add(streams),
+            is_body_read_on: self.is_body_read_on.load(Ordering::Acquire),
             is_write_blocked: self.write_blocked.load(Ordering::Relaxed),
             is_http2: self.is_http2(),
             pending_bytes: self.pending_bytes.load(Ordering::Relaxed),
@@ -237,6 +260,20 @@ mod tests {
         );
         drop(running);
         assert_eq!((state.activity().running, state.begin_request().1), (0, 1));
+    }
+
+    #[test]
+    fn connections_with_open_streams_are_not_idle() {
+        let state = ConnectionState::default();
+        let (running, _) = state.begin_request();
+        state.begin_stream();
+        state.begin_stream();
+        drop(running);
+        assert_eq!(state.activity().running, 2);
+        state.end_stream();
+        assert_eq!((state.activity().running, state.idle_since()), (1, None));
+        state.end_stream();
+        assert!(state.idle_since().is_some());
     }
 
     #[test]
