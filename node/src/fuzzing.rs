@@ -6,6 +6,7 @@
 
 pub use crate::api::fuzzing::{
     batch_lines, conditions, forms, list_queries, metadata, paths, queries, router_requests,
+    watch_requests,
 };
 pub use crate::service::fuzzing::session_tokens;
 pub use crate::store::fuzzing::log_records;
@@ -19,7 +20,7 @@ mod tests {
     /// Name of a target, and its function.
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 10] = [
+    const TARGETS: [Target; 11] = [
         ("batch_lines", batch_lines),
         ("conditions", conditions),
         ("forms", forms),
@@ -30,6 +31,7 @@ mod tests {
         ("queries", queries),
         ("router_requests", router_requests),
         ("session_tokens", session_tokens),
+        ("watch_requests", watch_requests),
     ];
 
     #[test]

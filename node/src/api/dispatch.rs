@@ -10,7 +10,7 @@ use cloudkv_common::server::request_id::{self, X_REQUEST_ID};
 use cloudkv_common::server::{
     ConnectionMetrics, HeadError, RequestBody, RequestHandler, RequestOrigin, check_head,
 };
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use tower::ServiceExt;
@@ -20,7 +20,8 @@ use crate::api::buckets::RequestSource;
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 use crate::api::http::cors;
-use crate::api::http::headers::{X_CLOUDKV_LAG, X_CLOUDKV_REGION};
+use crate::api::http::ended_stream::ended_stream;
+use crate::api::http::headers::{NDJSON, X_CLOUDKV_LAG, X_CLOUDKV_REGION};
 use crate::api::http::receive::IncomingBody;
 use crate::api::keys;
 use crate::api::metrics::{BodySizes, RequestClass};
@@ -40,8 +41,13 @@ impl RequestHandler for Api {
         self.handle_request(request, origin, checked)
     }
 
-    fn overloaded(&self, id: HeaderValue) -> Response<Body> {
-        let mut response = ApiError::overloaded().into_http_response();
+    fn overloaded(&self, id: HeaderValue, is_event_stream: bool) -> Response<Body> {
+        let error = ApiError::overloaded();
+        let mut response = if is_event_stream {
+            ended_stream(error)
+        } else {
+            error.into_http_response()
+        };
         self.add_common_headers(&mut response, id);
         response
     }
@@ -116,12 +122,15 @@ impl Api {
         &self,
         request: Request<B>,
     ) -> (RequestClass, Response<Body>) {
-        let is_buckets = request.uri().path().starts_with("/buckets");
-        let class = if is_buckets {
+        let path = request.uri().path();
+        let class = if path.starts_with("/buckets") {
             RequestClass::Buckets
         } else {
             RequestClass::Other
         };
+        if !B::ALLOWS_STREAM && is_stream_route(path) {
+            return (class, ApiError::not_streamed().into_http_response());
+        }
         let result: Result<Response<axum::body::Body>, Infallible> = self
             .router
             .clone()
@@ -145,6 +154,13 @@ impl Api {
     }
 }
 
+/// Returns whether the responses of a path are streams, which don't fit in memory.
+fn is_stream_route(path: &str) -> bool {
+    let rest = path.strip_prefix("/buckets/");
+    let rest = rest.and_then(|rest| rest.split_once('/'));
+    rest.is_some_and(|(_, name)| matches!(name, "export" | "import"))
+}
+
 /// Turns a response into one to `HEAD`: with the length of the body, but no body. Over HTTP/2 hyper
 /// would send the body.
 fn strip_body_for_head(response: &mut Response<Body>) {
@@ -153,6 +169,10 @@ fn strip_body_for_head(response: &mut Response<Body>) {
         response.status(),
         StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
     );
+    // Lines are made while they are sent: nobody knows their length.
+    let content_type = response.headers().get(CONTENT_TYPE);
+    let is_stream = content_type.is_some_and(|value| *value == NDJSON);
+    let never_has_body = never_has_body || is_stream;
     if let Some(size) = body.size_hint().exact()
         && !(never_has_body || size == 0 && response.headers().contains_key(CONTENT_LENGTH))
     {
@@ -181,6 +201,29 @@ mod tests {
         assert_eq!(response.headers()[CONTENT_LENGTH], "0");
         let mut response = Response::new(Body::Empty);
         *response.status_mut() = StatusCode::NOT_MODIFIED;
+        strip_body_for_head(&mut response);
+        assert!(!response.headers().contains_key(CONTENT_LENGTH));
+    }
+
+    #[test]
+    fn exports_and_imports_are_streams() {
+        for path in ["/buckets/aB/export", "/buckets/aB/import"] {
+            assert!(is_stream_route(path), "{path}");
+        }
+        for path in [
+            "/buckets",
+            "/buckets/export",
+            "/buckets/aB",
+            "/ping/a/export",
+        ] {
+            assert!(!is_stream_route(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn head_responses_of_streams_have_no_length() {
+        let mut response = Response::new(Body::Empty);
+        response.headers_mut().insert(CONTENT_TYPE, NDJSON);
         strip_body_for_head(&mut response);
         assert!(!response.headers().contains_key(CONTENT_LENGTH));
     }

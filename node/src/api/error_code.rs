@@ -65,6 +65,8 @@ error_codes! {
         "Use `free`, `pro` or `business`.";
     InvalidCursor BAD_REQUEST "invalid_cursor"
         "Use the cursor with the query that it came from, or begin anew.";
+    InvalidResumeToken BAD_REQUEST "invalid_resume_token"
+        "Use the ID of an event of this bucket, or `since` of an export of it, or none.";
     InvalidBatch BAD_REQUEST "invalid_batch"
         "Correct the operation that the message names. Nothing was done.";
     ConfirmRequired BAD_REQUEST "confirm_required"

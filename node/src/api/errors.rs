@@ -6,21 +6,25 @@
 //! repair are logged here, once, with their cause; clients get no internal detail, and no message
 //! repeats a bucket's name or an account's key.
 
+mod conversions;
+
 use std::borrow::Cow;
 use std::error::Error;
 
-use cloudkv_common::server::{Authoritative, HeadError};
+use cloudkv_common::server::Authoritative;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-use crate::api::buckets::CreationLimitExceeded;
 use crate::api::error_code::ErrorCode;
 use crate::api::http::body::Body;
 use crate::api::http::headers::{JSON, X_CLOUDKV_VERSION};
-use crate::service::{DirectoryError, DiskShortage, KeyError, Unavailable};
+use crate::service::{DiskShortage, ResumeTokenError};
 
 /// `Retry-After` when a disk is nearly full, and that of another node isn't, in seconds.
 const DISK_FULL_RETRY_SECONDS: u64 = 5;
+
+/// `Retry-After` when as many exports or imports run as may, in seconds.
+const BULK_RETRY_SECONDS: u64 = 10;
 
 /// An error response, as a client gets it.
 #[derive(Debug)]
@@ -114,6 +118,11 @@ impl ApiError {
         self.code.status()
     }
 
+    /// Returns whether the same request may succeed later, without an operator.
+    pub(crate) fn is_temporary(&self) -> bool {
+        self.status() == StatusCode::SERVICE_UNAVAILABLE
+    }
+
     /// Splits the error into status, code and message, for one of several outcomes in a response.
     pub(crate) fn into_parts(self) -> (StatusCode, &'static str, Cow<'static, str>) {
         (self.code.status(), self.code.text(), self.message)
@@ -193,6 +202,12 @@ impl ApiError {
     /// 400: a cursor is malformed, or of another query.
     pub(crate) fn invalid_cursor(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::InvalidCursor, message)
+    }
+
+    /// 400: the token with which an event stream goes on is malformed, or of another bucket.
+    fn invalid_resume_token(error: ResumeTokenError) -> Self {
+        let message = format!("the ID of the last event, or since, {error}");
+        Self::new(ErrorCode::InvalidResumeToken, message)
     }
 
     /// 400: an access mode is unknown, or can't be chosen.
@@ -282,7 +297,8 @@ impl ApiError {
     /// 404: the path names no resource.
     pub(crate) fn no_such_route() -> Self {
         let message = "no such resource: there are /ping, /buckets, /buckets/{bucket}, \
-                       /kv/{bucket}, /kv/{bucket}/{key}, /openapi.json and /docs";
+                       /buckets/{bucket}/export, /buckets/{bucket}/import, /kv/{bucket}, \
+                       /kv/{bucket}/{key}, /openapi.json and /docs";
         Self::new(ErrorCode::NoSuchRoute, message)
     }
 
@@ -366,6 +382,22 @@ impl ApiError {
         Self::retryable(ErrorCode::Unavailable, message)
     }
 
+    /// 503: as many exports run at the node as may.
+    pub(crate) fn too_many_exports() -> Self {
+        let message = "this node makes as many exports as it may at a time, and nothing was done: \
+                       try again";
+        Self::new(ErrorCode::Unavailable, message)
+            .with_detail(ErrorDetail::RetryAfter(BULK_RETRY_SECONDS))
+    }
+
+    /// 503: as many imports run at the node as may.
+    pub(crate) fn too_many_imports() -> Self {
+        let message = "this node makes as many imports as it may at a time, and nothing was done: \
+                       try again";
+        Self::new(ErrorCode::Unavailable, message)
+            .with_detail(ErrorDetail::RetryAfter(BULK_RETRY_SECONDS))
+    }
+
     /// 503: an operation of a batch was not done, since it could take effect before an earlier one.
     pub(crate) fn after_unknown_outcome() -> Self {
         let message = "this was not done, since an earlier operation of the batch on its key has \
@@ -443,6 +475,13 @@ impl ApiError {
         .authoritative()
     }
 
+    /// 503: the response is a stream, and the router that forwarded the request can't pass it on.
+    pub(crate) fn not_streamed() -> Self {
+        let message = "the router that forwards this has to be upgraded first, and nothing was \
+                       done: try again later, or at another router";
+        Self::retryable(ErrorCode::Upgrading, message).authoritative()
+    }
+
     /// 504: the write may or may not have happened.
     pub(crate) fn unknown_outcome() -> Self {
         let message =
@@ -463,103 +502,6 @@ impl ApiError {
         tracing::error!(error = cause, "{event}");
         let message = "the server failed; its operators can find the cause in its log";
         Self::new(ErrorCode::Internal, message)
-    }
-}
-
-impl From<CreationLimitExceeded> for ApiError {
-    fn from(error: CreationLimitExceeded) -> Self {
-        let CreationLimitExceeded {
-            per_hour,
-            retry_after,
-        } = error;
-        // Rounded up, so that a retry after this time succeeds.
-        let seconds = retry_after.as_secs() + 1;
-        let message =
-            format!("your address may create {per_hour} buckets an hour: try again in {seconds} s");
-        Self::new(ErrorCode::TooManyRequests, message).with_detail(ErrorDetail::RetryAfter(seconds))
-    }
-}
-
-impl From<HeadError> for ApiError {
-    fn from(error: HeadError) -> Self {
-        let code = match error {
-            HeadError::TooManyHeaders => ErrorCode::TooManyHeaders,
-            HeadError::MissingHost
-            | HeadError::DuplicateHost
-            | HeadError::TransferEncoding
-            | HeadError::Connection => ErrorCode::InvalidHeader,
-        };
-        Self::new(code, error.to_string())
-    }
-}
-
-impl From<Unavailable> for ApiError {
-    fn from(error: Unavailable) -> Self {
-        match error {
-            Unavailable::NoLeader { .. }
-            | Unavailable::Overloaded { .. }
-            | Unavailable::ClockOff => {
-                tracing::debug!(%error, "request failed as unavailable");
-                Self::unavailable()
-            }
-            Unavailable::Behind => Self::behind(),
-            Unavailable::Upgrading => Self::upgrading(),
-            Unavailable::Stopping => Self::unavailable(),
-        }
-    }
-}
-
-impl From<KeyError> for ApiError {
-    fn from(error: KeyError) -> Self {
-        match error {
-            KeyError::Unavailable(reason) => reason.into(),
-            KeyError::UnknownOutcome => Self::unknown_outcome(),
-            KeyError::PreconditionFailed => Self::precondition_failed(),
-            KeyError::NoSuchKey => Self::no_such_key(),
-            KeyError::TooManyKeys { limit } => Self::plan_limit(format!(
-                "the bucket holds the {limit} keys that its plan allows: delete some, or move it \
-                 to another plan"
-            )),
-            KeyError::TooManyBytes { limit } => Self::plan_limit(format!(
-                "the bucket's plan allows {limit} bytes of keys and values, and this value does \
-                 not fit: delete some keys, or move the bucket to another plan"
-            )),
-            KeyError::DiskFull(shortage) => Self::disk_full_for_key(shortage),
-            KeyError::BucketDeleted => Self::unknown_bucket(),
-            KeyError::Damaged(cause) => Self::damaged(&cause),
-            KeyError::Storage(cause) => {
-                Self::internal("accessing the storage for a key failed", &cause)
-            }
-        }
-    }
-}
-
-impl From<DirectoryError> for ApiError {
-    fn from(error: DirectoryError) -> Self {
-        let message = error.to_string();
-        match error {
-            DirectoryError::Unavailable(reason) => reason.into(),
-            DirectoryError::UnknownOutcome => Self::unknown_outcome(),
-            DirectoryError::UnknownBucket => Self::unknown_bucket(),
-            DirectoryError::UnknownAccount => Self::unauthorized(),
-            DirectoryError::NotOwner => Self::forbidden(),
-            DirectoryError::AccessNotInPlan { .. } | DirectoryError::TooManyBuckets { .. } => {
-                Self::plan_limit(message + ": choose another plan")
-            }
-            DirectoryError::ClusterFull { .. } => Self::new(ErrorCode::ClusterFull, message),
-            DirectoryError::DiskFull(shortage) => Self::disk_full_for_bucket(shortage),
-            DirectoryError::PlanNotSelfService { .. } => {
-                Self::new(ErrorCode::PlanNotSelfService, message)
-            }
-            DirectoryError::ExceedsPlan { .. } => Self::new(ErrorCode::ExceedsPlan, message),
-            DirectoryError::ConfirmMismatch { keys } => {
-                let message = format!("{message}: pass confirm={keys} to delete it with them");
-                Self::new(ErrorCode::ConfirmMismatch, message).with_detail(ErrorDetail::Keys(keys))
-            }
-            DirectoryError::Storage(cause) => {
-                Self::internal("changing the directory failed", &cause)
-            }
-        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! Responses to clients for each failure.
 
+use cloudkv_common::server::HeadError;
 use http_body_util::BodyExt;
 
 use super::*;
-use crate::service::{Access, Plan};
+use crate::service::{Access, DirectoryError, KeyError, Plan, Unavailable};
 
 fn status_and_code(error: impl Into<ApiError>) -> (u16, &'static str) {
     let error = error.into();
@@ -161,6 +162,43 @@ async fn a_full_disk_is_answered_with_what_still_works() {
 async fn causes_are_not_disclosed() {
     let body = body_of(KeyError::Storage(io_error()).into()).await;
     assert!(!body["message"].as_str().unwrap().contains("fire"));
+}
+
+#[test]
+fn errors_of_resume_tokens_say_what_is_wrong_with_them() {
+    for (error, expected) in [
+        (ResumeTokenError::Malformed, "that this service has issued"),
+        (
+            ResumeTokenError::OtherBucket,
+            "is a token of another bucket",
+        ),
+    ] {
+        assert_eq!(status_and_code(error), (400, "invalid_resume_token"));
+        let message = ApiError::from(error).into_message();
+        assert!(message.ends_with(expected), "{message}");
+    }
+}
+
+#[test]
+fn temporary_errors_are_those_that_a_retry_may_mend() {
+    for error in [
+        ApiError::unavailable(),
+        ApiError::starting(),
+        ApiError::overloaded(),
+        ApiError::upgrading(),
+        ApiError::too_many_exports(),
+        ApiError::too_many_imports(),
+    ] {
+        assert!(error.is_temporary(), "{error:?}");
+    }
+    for error in [
+        ApiError::unknown_bucket(),
+        ApiError::forbidden(),
+        ApiError::unauthorized(),
+        ResumeTokenError::Malformed.into(),
+    ] {
+        assert!(!error.is_temporary(), "{error:?}");
+    }
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub(crate) enum RequestClass {
     Delete,
     /// Listing of keys.
     List,
+    /// GET of a bucket or a key as an event stream.
+    Watch,
     /// POST of a bucket: several operations on its keys.
     Batch,
     /// Everything on `/buckets`.
@@ -34,12 +36,13 @@ pub(crate) enum RequestClass {
 
 impl RequestClass {
     /// All classes.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Get,
         Self::Put,
         Self::Patch,
         Self::Delete,
         Self::List,
+        Self::Watch,
         Self::Batch,
         Self::Buckets,
         Self::Other,
@@ -53,6 +56,7 @@ impl RequestClass {
             Self::Patch => "patch",
             Self::Delete => "delete",
             Self::List => "list",
+            Self::Watch => "watch",
             Self::Batch => "batch",
             Self::Buckets => "buckets",
             Self::Other => "other",
@@ -74,6 +78,9 @@ struct CounterStripe {
 #[derive(Debug, Default)]
 pub(crate) struct ApiMetrics {
     stripes: [CachePadded<CounterStripe>; STRIPE_COUNT],
+    streamed_bytes: AtomicU64,
+    exported_keys: AtomicU64,
+    imported_keys: AtomicU64,
     /// Counters of the API's connections.
     pub connections: Arc<ConnectionMetrics>,
 }
@@ -109,6 +116,31 @@ impl ApiMetrics {
         }
     }
 
+    /// Counts bytes of a response whose size wasn't known when its request was counted.
+    pub(crate) fn count_streamed_bytes(&self, bytes: u64) {
+        self.streamed_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts keys that an export has sent.
+    pub(crate) fn count_exported_keys(&self, count: u64) {
+        self.exported_keys.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Counts keys that an import has written.
+    pub(crate) fn count_imported_keys(&self, count: u64) {
+        self.imported_keys.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Returns the number of keys that exports have sent.
+    pub(crate) fn exported_keys(&self) -> u64 {
+        self.exported_keys.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of keys that imports have written.
+    pub(crate) fn imported_keys(&self) -> u64 {
+        self.imported_keys.load(Ordering::Relaxed)
+    }
+
     /// Returns the counts that aren't zero, by class and status.
     pub(crate) fn request_counts(&self) -> Vec<RequestCount> {
         let mut counts = Vec::new();
@@ -134,7 +166,8 @@ impl ApiMetrics {
 
     /// Returns the bytes of responses' bodies.
     pub(crate) fn bytes_out(&self) -> u64 {
-        self.sum(|stripe| &stripe.bytes_out)
+        let streamed = self.streamed_bytes.load(Ordering::Relaxed);
+        self.sum(|stripe| &stripe.bytes_out) + streamed
     }
 
     fn sum(&self, counter: impl Fn(&CounterStripe) -> &AtomicU64) -> u64 {
@@ -191,6 +224,8 @@ mod tests {
         };
         assert_eq!(metrics.request_counts(), [get, put]);
         assert_eq!((metrics.bytes_in(), metrics.bytes_out()), (5, 4001));
+        metrics.count_streamed_bytes(99);
+        assert_eq!(metrics.bytes_out(), 4100);
     }
 
     #[test]

@@ -1,12 +1,81 @@
-//! Export of the public API's counters.
+//! Export of the public API's counters, and of the status of its streams.
 
 use cloudkv_common::telemetry::metrics::Exposition;
+use tokio::sync::Semaphore;
 
-use super::ApiMetrics;
+use super::Api;
+use super::metrics::ApiMetrics;
+use crate::service::WatchStatus;
+
+impl Api {
+    /// Writes the metrics of the public API.
+    pub(crate) fn write_metrics(&self, text: &mut Exposition) {
+        self.metrics.write(text);
+        write_watches(&self.service.watches.status(), text);
+        let limits = self.concurrency_limits;
+        for (name, help, limit, permits) in [
+            (
+                "cloudkv_exports_running",
+                "Number of exports that are running.",
+                limits.exports,
+                &self.export_permits,
+            ),
+            (
+                "cloudkv_imports_running",
+                "Number of imports that are running.",
+                limits.imports,
+                &self.import_permits,
+            ),
+        ] {
+            text.gauge(name, help, &[], running(limit, permits) as f64);
+        }
+    }
+}
+
+/// Returns how many of so many permits are taken.
+fn running(limit: usize, permits: &Semaphore) -> usize {
+    limit.saturating_sub(permits.available_permits())
+}
+
+fn write_watches(status: &WatchStatus, text: &mut Exposition) {
+    let gauges = [
+        (
+            "cloudkv_watchers",
+            "Number of event streams of clients that watch a bucket or a key.",
+            status.watchers,
+        ),
+        (
+            "cloudkv_watched_buckets",
+            "Number of buckets that are watched.",
+            status.watched_buckets,
+        ),
+        (
+            "cloudkv_watch_buffer_bytes",
+            "Bytes of changes that some watcher has yet to be told.",
+            status.buffered_bytes,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        text.gauge(name, help, &[], value as f64);
+    }
+    let help = "Changes that watchers were told, each counted for each watcher.";
+    text.counter("cloudkv_watch_events_total", help, &[], status.events);
+    let help = "Watchers that were told that they may have missed changes.";
+    text.counter("cloudkv_watch_resets_total", help, &[], status.resets);
+    for (reason, count) in &status.refused {
+        let help = "Watches that were refused for the moment.";
+        let labels = [("reason", *reason)];
+        text.counter("cloudkv_watch_refused_total", help, &labels, *count);
+    }
+    for (reason, count) in &status.ended {
+        let help = "Watches that have ended.";
+        let labels = [("reason", *reason)];
+        text.counter("cloudkv_watch_ended_total", help, &labels, *count);
+    }
+}
 
 impl ApiMetrics {
-    /// Writes the metrics of the public API.
-    pub(crate) fn write(&self, text: &mut Exposition) {
+    fn write(&self, text: &mut Exposition) {
         for count in self.request_counts() {
             let status = format!("{}xx", count.status);
             let labels = [("class", count.class.name()), ("status", status.as_str())];
@@ -24,10 +93,63 @@ impl ApiMetrics {
                 "Bytes of response bodies.",
                 self.bytes_out(),
             ),
+            (
+                "cloudkv_exported_keys_total",
+                "Keys that exports have sent.",
+                self.exported_keys(),
+            ),
+            (
+                "cloudkv_imported_keys_total",
+                "Keys that imports have written.",
+                self.imported_keys(),
+            ),
         ];
         for (name, help, value) in counters {
             text.counter(name, help, &[], value);
         }
         self.connections.write(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taken_permits_are_running() {
+        let permits = Semaphore::new(3);
+        assert_eq!(running(3, &permits), 0);
+        let _first = permits.try_acquire().unwrap();
+        let _second = permits.try_acquire().unwrap();
+        assert_eq!(running(3, &permits), 2);
+    }
+
+    #[test]
+    fn watches_are_told_by_reason() {
+        let status = WatchStatus {
+            watchers: 7,
+            watched_buckets: 2,
+            buffered_bytes: 300,
+            events: 11,
+            resets: 1,
+            refused: vec![("not_serving", 3), ("draining", 0)],
+            ended: vec![("closed", 4)],
+        };
+        let mut text = Exposition::new();
+        write_watches(&status, &mut text);
+        let text = text.finish();
+        for line in [
+            "cloudkv_watchers 7",
+            "cloudkv_watched_buckets 2",
+            "cloudkv_watch_buffer_bytes 300",
+            "cloudkv_watch_events_total 11",
+            "cloudkv_watch_resets_total 1",
+            "cloudkv_watch_refused_total{reason=\"not_serving\"} 3",
+            "cloudkv_watch_refused_total{reason=\"draining\"} 0",
+            "cloudkv_watch_ended_total{reason=\"closed\"} 4",
+        ] {
+            let is_line = |it: &str| it.strip_suffix(".0").unwrap_or(it) == line;
+            assert!(text.lines().any(is_line), "{line}: {text}");
+        }
     }
 }

@@ -39,17 +39,18 @@ use arc_swap::ArcSwapOption;
 use ::http::HeaderValue;
 use ::http::header::InvalidHeaderValue;
 
-pub(crate) use self::batch_limits::BatchLimits;
+pub(crate) use self::batch_limits::{BatchLimits, ConcurrencyLimits};
 pub(crate) use self::buckets::CreationSettings;
-pub(crate) use self::metrics::ApiMetrics;
 pub(crate) use self::starting::StartingApi;
 pub(crate) use cloudkv_common::server::HttpSettings;
 
 use cloudkv_common::server::MemoryBudget;
 use ipnet::IpNet;
+use tokio::sync::Semaphore;
 
 use self::buckets::{BucketsState, CreationLimiter};
 use self::http::receive::BodyReader;
+use self::metrics::ApiMetrics;
 use crate::service::Service;
 
 /// The public API of one node.
@@ -63,6 +64,9 @@ pub(crate) struct Api {
     /// Memory for answers that clients haven't read yet.
     answer_memory: Arc<MemoryBudget>,
     batch_limits: BatchLimits,
+    concurrency_limits: ConcurrencyLimits,
+    export_permits: Arc<Semaphore>,
+    import_permits: Arc<Semaphore>,
     metrics: Arc<ApiMetrics>,
 }
 
@@ -74,14 +78,22 @@ impl Api {
         settings: &HttpSettings,
         creations: CreationSettings,
         batch_limits: BatchLimits,
+        concurrency_limits: ConcurrencyLimits,
     ) -> Result<Self, InvalidHeaderValue> {
         let region = HeaderValue::from_str(region)?;
         let intake = Arc::new(BodyReader::new(settings));
+        let export_permits = Arc::new(Semaphore::new(concurrency_limits.exports));
+        let import_permits = Arc::new(Semaphore::new(concurrency_limits.imports));
+        let metrics: Arc<ApiMetrics> = Arc::default();
         let router = routes::router(BucketsState {
+            service: service.clone(),
             directory: service.directory.clone(),
             body_reader: Arc::clone(&intake),
             creation_limiter: Arc::new(CreationLimiter::new(creations)),
             trusted_proxies: Arc::clone(&settings.trusted_proxies),
+            export_permits: Arc::clone(&export_permits),
+            import_permits: Arc::clone(&import_permits),
+            metrics: Arc::clone(&metrics),
         });
         Ok(Self {
             service,
@@ -92,7 +104,10 @@ impl Api {
             trusted_proxies: Arc::clone(&settings.trusted_proxies),
             answer_memory: Arc::clone(&settings.response_memory),
             batch_limits,
-            metrics: Arc::default(),
+            concurrency_limits,
+            export_permits,
+            import_permits,
+            metrics,
         })
     }
 
@@ -102,10 +117,5 @@ impl Api {
             .ok()
             .filter(|lag| !lag.is_empty());
         self.replication_lag.store(lag.map(Arc::new));
-    }
-
-    /// Returns the counters, for the metrics exporter.
-    pub(crate) fn metrics(&self) -> &Arc<ApiMetrics> {
-        &self.metrics
     }
 }

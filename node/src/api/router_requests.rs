@@ -39,6 +39,7 @@ impl Api {
             let (status, body) = match body {
                 Body::Empty => (parts.status, Bytes::new()),
                 Body::Full(bytes) => (parts.status, bytes),
+                // It isn't a stream: those aren't made for such a request.
                 Body::Axum(body) => match Box::pin(body.collect()).await {
                     Ok(collected) => (parts.status, collected.to_bytes()),
                     Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, Bytes::new()),

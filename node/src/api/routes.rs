@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, patch};
+use axum::routing::{MethodRouter, get, patch, post};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 
@@ -22,7 +22,7 @@ pub(crate) struct Route {
 }
 
 /// All routes.
-pub(crate) const ROUTES: [Route; 5] = [
+pub(crate) const ROUTES: [Route; 7] = [
     Route {
         path: "/ping",
         methods: "GET, HEAD, OPTIONS",
@@ -37,6 +37,16 @@ pub(crate) const ROUTES: [Route; 5] = [
         path: "/buckets/{bucket}",
         methods: "PATCH, DELETE, OPTIONS",
         handlers: || patch(buckets::modify).delete(buckets::delete),
+    },
+    Route {
+        path: "/buckets/{bucket}/export",
+        methods: "GET, HEAD, OPTIONS",
+        handlers: || get(buckets::export),
+    },
+    Route {
+        path: "/buckets/{bucket}/import",
+        methods: "POST, OPTIONS",
+        handlers: || post(buckets::import),
     },
     Route {
         path: "/openapi.json",

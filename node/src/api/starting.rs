@@ -1,8 +1,10 @@
 //! Answers users while the node starts: each request gets 503, so that its sender doesn't wait.
+//! Event streams end at once, since their clients would never come back after 503.
 
 use std::future::ready;
 use std::sync::Arc;
 
+use cloudkv_common::event_stream;
 use cloudkv_common::server::request_id::{self, X_REQUEST_ID};
 use cloudkv_common::server::{ConnectionMetrics, RequestBody, RequestHandler, RequestOrigin};
 use http::header::{
@@ -14,6 +16,7 @@ use http::{HeaderValue, Method, Request, Response, Version};
 use crate::api::errors::ApiError;
 use crate::api::http::body::Body;
 use crate::api::http::cors;
+use crate::api::http::ended_stream::ended_stream;
 use crate::api::http::headers::X_CLOUDKV_REGION;
 
 /// Methods of the API, for preflights.
@@ -35,7 +38,9 @@ impl StartingApi {
     }
 
     fn response_to<B>(&self, request: &Request<B>, id: HeaderValue) -> Response<Body> {
-        let mut response = self.response(id);
+        let is_event_stream =
+            *request.method() == Method::GET && event_stream::is_requested(request.headers());
+        let mut response = self.response(id, is_event_stream);
         if cors::is_preflight(request) {
             // Browsers don't show the page a 503 to a preflight, but the request itself may try.
             let preflight = cors::options(request.headers(), METHODS);
@@ -59,8 +64,12 @@ impl StartingApi {
         response
     }
 
-    fn response(&self, id: HeaderValue) -> Response<Body> {
-        let mut response = ApiError::starting().into_http_response();
+    fn response(&self, id: HeaderValue, is_event_stream: bool) -> Response<Body> {
+        let mut response = if is_event_stream {
+            ended_stream(ApiError::starting())
+        } else {
+            ApiError::starting().into_http_response()
+        };
         let headers = response.headers_mut();
         headers.insert(&X_REQUEST_ID, id);
         headers.insert(&X_CLOUDKV_REGION, self.region.clone());
@@ -82,8 +91,8 @@ impl RequestHandler for StartingApi {
         ready(self.response_to(&request, id))
     }
 
-    fn overloaded(&self, id: HeaderValue) -> Response<Body> {
-        self.response(id)
+    fn overloaded(&self, id: HeaderValue, is_event_stream: bool) -> Response<Body> {
+        self.response(id, is_event_stream)
     }
 
     fn connections(&self) -> &Arc<ConnectionMetrics> {
@@ -93,14 +102,14 @@ impl RequestHandler for StartingApi {
 
 #[cfg(test)]
 mod tests {
-    use http::header::{ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_REQUEST_METHOD};
+    use http::header::{ACCEPT, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_REQUEST_METHOD};
 
     use super::*;
 
     #[test]
     fn a_response_says_that_the_node_is_starting_and_when_to_try_again() {
         let api = StartingApi::new("eu").unwrap();
-        let response = api.overloaded(HeaderValue::from_static("id"));
+        let response = api.overloaded(HeaderValue::from_static("id"), false);
         assert_eq!(response.status(), 503);
         let headers = response.headers();
         assert_eq!(headers["retry-after"], "1");
@@ -108,6 +117,22 @@ mod tests {
         assert_eq!(headers["x-cloudkv-region"], "eu");
         assert_eq!(headers["access-control-allow-origin"], "*");
         assert!(StartingApi::new("e\nu").is_err());
+    }
+
+    #[test]
+    fn an_event_stream_ends_so_that_its_client_comes_back() {
+        let api = StartingApi::new("eu").unwrap();
+        for (method, status) in [(Method::GET, 200), (Method::HEAD, 503)] {
+            let request = Request::builder()
+                .method(method)
+                .header(ACCEPT, "text/event-stream")
+                .body(())
+                .unwrap();
+            let response = api.response_to(&request, HeaderValue::from_static("id"));
+            assert_eq!(response.status(), status);
+            let is_stream = response.headers()[CONTENT_TYPE] == "text/event-stream";
+            assert_eq!(is_stream, status == 200);
+        }
     }
 
     #[test]

@@ -124,7 +124,7 @@ impl NodeBuilder {
         stop: StopSignals,
     ) -> Result<Node, RunError> {
         let config = self.config.clone();
-        let service = components.build_service(&config);
+        let service = components.build_service(&config, &self.runtimes.general);
         let identity = &components.groups.identity;
         let http = http_settings(&config, &identity.cluster_id);
         let api = build_api(&config, service.clone(), &identity.region, &http)?;

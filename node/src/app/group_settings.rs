@@ -86,6 +86,7 @@ pub(super) fn shard_settings(
     disk: &Handle,
     stop: &CancellationToken,
 ) -> ShardSettings {
+    let shards = usize::from(identity.shards.max(1));
     ShardSettings {
         group: GroupSettings {
             heartbeat_interval: Duration::from_millis(50),
@@ -101,7 +102,9 @@ pub(super) fn shard_settings(
             max_bytes: config.max_batch_kib.bytes(),
             max_in_flight: MAX_WRITES_IN_FLIGHT,
         },
-        record_cache: config.record_cache_mib.bytes() / usize::from(identity.shards.max(1)),
+        record_cache: config.record_cache_mib.bytes() / shards,
+        recent_changes_bytes: config.recent_changes_mib.bytes() / shards,
+        pinned_changes_bytes: config.pinned_changes_mib.bytes() / shards,
         write_budget: ByteBudget::new(config.proposal_queue_mib.bytes()),
         merge_budget: ByteBudget::new(config.geo_queue_mib.bytes()),
         merge_scheduler: BackgroundScheduler::new(config.geo_catch_up_percent),

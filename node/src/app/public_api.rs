@@ -8,7 +8,7 @@ use cloudkv_common::server::MemoryBudget;
 use http::HeaderValue;
 
 use super::errors::RunError;
-use crate::api::{Api, BatchLimits, CreationSettings, HttpSettings};
+use crate::api::{Api, BatchLimits, ConcurrencyLimits, CreationSettings, HttpSettings};
 use crate::config::Config;
 use crate::service::Service;
 
@@ -31,7 +31,11 @@ pub(super) fn build_api(
             .bytes()
             .min(config.body_memory_mib.bytes() / 2),
     };
-    let api = Api::new(service, region, http, creations, batches);
+    let concurrency = ConcurrencyLimits {
+        exports: config.max_exports,
+        imports: config.max_imports,
+    };
+    let api = Api::new(service, region, http, creations, batches, concurrency);
     let api = api.map_err(io::Error::other);
     let api = api.map_err(SystemError::while_doing("name the region"))?;
     Ok(Arc::new(api))

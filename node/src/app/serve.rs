@@ -42,6 +42,9 @@ impl Node {
             // While leadership moves, this node still serves users, and forwards their requests.
             self.stop.placement.cancel();
             self.components.transfer_leaderships().await;
+            // Their clients connect again within a second or two: to another node, since this one
+            // accepts no connection by then.
+            self.service.watches.drain();
             drain.cancel();
             Ok(())
         };

@@ -63,7 +63,7 @@ impl AdminState for NodeStatus {
         let components = &self.components;
         let groups = &components.groups;
         let mut text = Exposition::new();
-        self.api.metrics().write(&mut text);
+        self.api.write_metrics(&mut text);
         components.readiness.write_metrics(&mut text);
         for status in groups.statuses() {
             status.write_metrics(&mut text);

@@ -5,20 +5,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloudkv_proto::v1 as pb;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::components::Components;
 use crate::api::Api;
+use crate::background::BackgroundScheduler;
 use crate::calls::CallHandlers;
 use crate::cluster::{Admission, TopologyPublisher};
 use crate::config::Config;
 use crate::geo::GeoReplication;
-use crate::service::{Directory, DirectorySettings, Keyspace, MetadataClient, Service, Shards};
+use crate::service::{
+    Directory, DirectorySettings, Exports, Keyspace, MetadataClient, Service, Shards,
+    WatchSettings, Watches,
+};
+
+/// Maximum share of its time that this node scans shards for exports, in percent: users' requests
+/// get the rest.
+const EXPORT_PERCENT: usize = 30;
 
 impl Components {
-    /// Builds the service that the API calls.
-    pub fn build_service(&self, config: &Config) -> Service {
+    /// Builds the service that the API calls. What follows the shards for watchers runs on
+    /// `runtime`.
+    pub fn build_service(&self, config: &Config, runtime: &Handle) -> Service {
         let groups = &self.groups;
         let peers = &groups.peers;
         let queue_bytes = config.held_requests_mib.bytes();
@@ -44,15 +54,34 @@ impl Components {
         let directory = Directory::new(
             metadata,
             groups.catalog.clone(),
-            shards,
+            shards.clone(),
             clock,
             settings,
             self.metadata_gate.clone(),
         );
+        let watches = self.build_watches(config, shards.clone(), runtime);
+        let scheduler = BackgroundScheduler::new(EXPORT_PERCENT);
+        let exports = Exports::new(shards, directory.clone(), scheduler, watches.clone());
         Service {
             keyspace,
             directory,
+            watches,
+            exports,
         }
+    }
+
+    fn build_watches(&self, config: &Config, shards: Shards, runtime: &Handle) -> Watches {
+        let settings = WatchSettings {
+            max_watchers: config.max_watchers,
+            max_bucket_watchers: config.max_bucket_watchers,
+            max_address_watchers: config.address_watchers,
+            bucket_buffer_bytes: config.watch_buffer_kib.bytes(),
+            buffer_bytes: config.watch_buffers_mib.bytes(),
+        };
+        let identity = &self.groups.identity;
+        let history = (identity.region_number, identity.incarnation);
+        let catalog = self.groups.catalog.clone();
+        Watches::new(shards, catalog, history, runtime.clone(), settings)
     }
 }
 

@@ -11,7 +11,8 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     check_advertise_rpc(config)?;
     check_addresses(config)?;
     check_init_and_join(config)?;
-    check_batch_size(config)
+    check_batch_size(config)?;
+    check_watch_buffers(config)
 }
 
 /// Names of the certificate settings, and whether each is set.
@@ -96,6 +97,22 @@ fn check_batch_size(config: &Config) -> Result<(), ConfigError> {
         right: format!(
             "max_batch_kib of at most {}, or a larger proposal_queue_mib",
             config.proposal_queue_mib.bytes() >> 10
+        ),
+    })
+}
+
+fn check_watch_buffers(config: &Config) -> Result<(), ConfigError> {
+    if config.watch_buffer_kib.bytes() <= config.watch_buffers_mib.bytes() {
+        return Ok(());
+    }
+    Err(ConfigError::Conflict {
+        problem: format!(
+            "watch_buffer_kib = {} is more than watch_buffers_mib = {} holds",
+            config.watch_buffer_kib, config.watch_buffers_mib
+        ),
+        right: format!(
+            "watch_buffer_kib of at most {}, or a larger watch_buffers_mib",
+            config.watch_buffers_mib.bytes() >> 10
         ),
     })
 }

@@ -131,6 +131,15 @@ cloudkv_common::settings! {
     /// from disk.
     record_cache_mib: Mib = Number { min: Mib(1), max: Mib(16_384) } => "16",
 
+    /// Memory for recent changes of all shards, in MiB: clients that watch a bucket go on from them
+    /// after they have connected again. With less, they are told sooner that they may have missed
+    /// some.
+    recent_changes_mib: Mib = Number { min: Mib(1), max: Mib(65_536) } => "32",
+
+    /// Memory for older changes that exports and new watchers still need, in MiB. An export that
+    /// needs more ends without a position from which a watch can go on.
+    pinned_changes_mib: Mib = Number { min: Mib(1), max: Mib(65_536) } => "64",
+
     /// Maximum number of connections of the public API. Beyond it, the one that has been idle for
     /// the longest time is closed; if none is idle, new ones are answered 503. If the process may
     /// not open that many files, the number is lowered, and the log of the start says so.
@@ -192,6 +201,30 @@ cloudkv_common::settings! {
 
     /// Maximum size of a batch in MiB, and never more than half of `body_memory_mib`.
     batch_mib: Mib = Number { min: Mib(1), max: Mib(16) } => "8",
+
+    /// Maximum number of clients that watch a bucket or a key. More are told to come back later, as
+    /// are those beyond `max_bucket_watchers` and `address_watchers`.
+    max_watchers: usize = Number { min: 1, max: 1_000_000 } => "10000",
+
+    /// Maximum number of clients that watch one bucket, or keys of it.
+    max_bucket_watchers: usize = Number { min: 1, max: 1_000_000 } => "2000",
+
+    /// Maximum number of such clients at one address. IPv6 addresses with the same first 64 bits
+    /// count as one.
+    address_watchers: usize = Number { min: 1, max: 1_000_000 } => "500",
+
+    /// Memory for changes of one bucket that some watcher has yet to be told, in KiB. Beyond it the
+    /// slowest watchers are told that they have missed changes, and are disconnected.
+    watch_buffer_kib: Kib = Number { min: Kib(64), max: Kib(1 << 20) } => "4096",
+
+    /// Memory for such changes of all buckets, in MiB.
+    watch_buffers_mib: Mib = Number { min: Mib(1), max: Mib(65_536) } => "64",
+
+    /// Maximum number of exports that run at a time; more are answered 503.
+    max_exports: usize = Number { min: 1, max: 1000 } => "4",
+
+    /// Maximum number of imports that run at a time; more are answered 503.
+    max_imports: usize = Number { min: 1, max: 1000 } => "4",
 
     /// Memory for writes that wait for replication, in MiB; more are refused with 503.
     proposal_queue_mib: Mib = Number { min: Mib(2), max: Mib(65_536) } => "32",

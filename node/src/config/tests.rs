@@ -70,6 +70,13 @@ fn defaults_are_as_documented() {
     assert_eq!(config.request_timeout, Duration::from_secs(10));
     assert_eq!(config.batch_operations, 1000);
     assert_eq!(config.batch_mib.bytes(), 8 << 20);
+    assert_eq!(config.recent_changes_mib.bytes(), 32 << 20);
+    assert_eq!(config.pinned_changes_mib.bytes(), 64 << 20);
+    let watchers = (config.max_watchers, config.max_bucket_watchers);
+    assert_eq!((watchers, config.address_watchers), ((10_000, 2000), 500));
+    assert_eq!(config.watch_buffer_kib.bytes(), 4 << 20);
+    assert_eq!(config.watch_buffers_mib.bytes(), 64 << 20);
+    assert_eq!((config.max_exports, config.max_imports), (4, 4));
     assert_eq!(
         config.account_idle_ttl,
         Some(Duration::from_secs(7 * 86_400))
@@ -221,7 +228,8 @@ fn wrong_values_are_refused() {
         --request-timeout=1ms --http=example:80 --request-timeout=1s1us \
         --plans-self-service=yes --data-dir= --http-threads=-1 --account-idle-ttl=1s \
         --rpc=node1:7070 --write-buffer-mib=0 --name=17 --name=a/b --batch-operations=0 \
-        --batch-mib=17";
+        --batch-mib=17 --max-watchers=0 --watch-buffer-kib=63 --max-exports=0 --max-imports=1001 \
+        --recent-changes-mib=0";
     for flag in wrong.split_whitespace() {
         let error = load(&[flag], &[]).expect_err(flag);
         assert!(
@@ -297,6 +305,9 @@ fn conflicting_settings_are_refused() {
     );
     let batch = refusal(&["--proposal-queue-mib=2", "--max-batch-kib=4096"], &[]);
     assert!(batch.contains("at most 2048"), "{batch}");
+    let watch = refusal(&["--watch-buffers-mib=3"], &[]);
+    assert!(watch.contains("at most 3072"), "{watch}");
+    config(&["--watch-buffers-mib=3", "--watch-buffer-kib=3072"], &[]);
 }
 
 #[test]

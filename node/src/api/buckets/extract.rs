@@ -1,6 +1,8 @@
 //! Extractors of the handlers of buckets: the account, the bucket's name, and the parameters.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use http::header::CONTENT_TYPE;
@@ -13,7 +15,7 @@ use crate::api::buckets::params::BucketParams;
 use crate::api::buckets::state::BucketsState;
 use crate::api::errors::ApiError;
 use crate::api::http::query::Query;
-use crate::service::{AccountId, BucketId};
+use crate::service::{AccountId, Bucket, BucketId};
 use cloudkv_common::server::percent;
 
 /// Maximum size of the body of a request about buckets, in bytes.
@@ -57,11 +59,34 @@ impl FromRequestParts<BucketsState> for BucketName {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &BucketsState) -> Result<Self, ApiError> {
-        let name = parts.uri.path().rsplit('/').next().unwrap_or_default();
-        let name = percent::decode_path(name).map_err(|_| ApiError::invalid_path_escape())?;
+        let name = bucket_name(parts.uri.path())?;
         BucketId::parse(&name)
             .map(Self)
             .ok_or_else(ApiError::unknown_bucket)
+    }
+}
+
+/// Returns the name of the bucket in a path `/buckets/{bucket}` or below.
+fn bucket_name(path: &str) -> Result<Cow<'_, [u8]>, ApiError> {
+    let name = path.split('/').nth(2).unwrap_or_default();
+    percent::decode_path(name).map_err(|_| ApiError::invalid_path_escape())
+}
+
+/// Bucket that the path names, of the account of the request's API key.
+pub(crate) struct OwnedBucket(pub(crate) Arc<Bucket>);
+
+impl FromRequestParts<BucketsState> for OwnedBucket {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &BucketsState) -> Result<Self, ApiError> {
+        let account = access::authenticate_owner(&state.directory, &parts.headers).await?;
+        let name = bucket_name(parts.uri.path())?;
+        let bucket = access::find_bucket(&state.directory, &name).await?;
+        if bucket.owner == account {
+            Ok(Self(bucket))
+        } else {
+            Err(ApiError::forbidden())
+        }
     }
 }
 
@@ -119,6 +144,24 @@ impl FromRequest<BucketsState> for BucketParams {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_names_its_bucket() {
+        for (path, expected) in [
+            ("/buckets/aB", "aB"),
+            ("/buckets/aB/export", "aB"),
+            ("/buckets/a%42/import", "aB"),
+            ("/buckets/", ""),
+            ("/buckets", ""),
+        ] {
+            let name = bucket_name(path).unwrap();
+            assert_eq!(&*name, expected.as_bytes(), "{path}");
+        }
+        assert_eq!(
+            bucket_name("/buckets/%4/export").unwrap_err().code(),
+            "invalid_path"
+        );
+    }
 
     #[test]
     fn confirm_is_a_number_and_required() {

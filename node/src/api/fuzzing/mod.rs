@@ -13,4 +13,4 @@ pub use self::paths::paths;
 pub use self::queries::queries;
 pub use self::router_requests::router_requests;
 pub use super::buckets::fuzzing::forms;
-pub use super::keys::fuzzing::{batch_lines, list_queries};
+pub use super::keys::fuzzing::{batch_lines, list_queries, watch_requests};

@@ -54,7 +54,8 @@ fn allowed_headers(request: &HeaderMap) -> HeaderValue {
         .unwrap_or_else(|| {
             HeaderValue::from_static(
                 "accept, api-key, content-type, if-match, if-none-match, if-modified-since, \
-             if-unmodified-since, x-request-id, x-cloudkv-metadata, x-cloudkv-min-version",
+             if-unmodified-since, last-event-id, x-request-id, x-cloudkv-metadata, \
+             x-cloudkv-min-version",
             )
         })
 }

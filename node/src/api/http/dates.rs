@@ -56,6 +56,14 @@ pub(crate) fn rfc3339(time: Nanos) -> String {
     humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_nanos(time)).to_string()
 }
 
+/// Formats a time like [`rfc3339`], with nanoseconds if they are needed to parse the same time.
+pub(crate) fn rfc3339_exact(time: Nanos) -> String {
+    if time.is_multiple_of(1000) {
+        return rfc3339(time);
+    }
+    humantime::format_rfc3339_nanos(UNIX_EPOCH + Duration::from_nanos(time)).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +92,8 @@ mod tests {
     fn json_times_have_microseconds() {
         assert_eq!(rfc3339(BIRTHDAY), "2019-11-20T22:12:12.123456Z");
         assert_eq!(rfc3339(Nanos::MAX), "2554-07-21T23:34:33.709551Z");
+        assert_eq!(rfc3339_exact(BIRTHDAY), "2019-11-20T22:12:12.123456789Z");
+        let rounded = BIRTHDAY - 789;
+        assert_eq!(rfc3339_exact(rounded), rfc3339(rounded));
     }
 }

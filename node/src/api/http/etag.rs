@@ -54,7 +54,7 @@ pub(crate) fn text(version: Version) -> String {
 }
 
 /// Parses the text between the quotes; `None` if it isn't the text of a version.
-fn parse(opaque: &[u8]) -> Option<Version> {
+pub(crate) fn parse(opaque: &[u8]) -> Option<Version> {
     let (time, rest) = opaque.split_at_checked(16)?;
     let region = rest.strip_prefix(b"-")?;
     if !time

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::ttl::{self, MAX_TTL, TtlError};
-use crate::service::{Expiry, Nanos};
+use crate::service::{Bucket, Expiry, Nanos};
 
 /// Names of the parameters.
 pub(crate) const PARAMETERS: [&str; 3] = ["ttl", "expires_at", "persist"];
@@ -56,6 +56,11 @@ pub(crate) fn requested(
         (None, None, Some(_)) => Err(ExpiryError::Persist),
         _ => Err(ExpiryError::Several),
     }
+}
+
+/// Returns the expiry of a put that names none.
+pub(crate) fn default_of(bucket: &Bucket) -> Expiry {
+    bucket.default_ttl.map_or(Expiry::Never, Expiry::After)
 }
 
 /// Returns the expiry at a time, which must lie after `now`, though not too far.
@@ -161,6 +166,11 @@ mod tests {
         fn formatted_times_are_parsed(micros in 0_u64..18_446_744_073_000_000) {
             let time = micros * 1000;
             prop_assert_eq!(parse_time(&dates::rfc3339(time)), Some(time));
+        }
+
+        #[test]
+        fn exact_times_are_parsed(time in any::<u64>()) {
+            prop_assert_eq!(parse_time(&dates::rfc3339_exact(time)), Some(time));
         }
 
         #[test]

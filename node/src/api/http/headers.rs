@@ -21,5 +21,7 @@ pub(crate) static CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
 
 /// `Content-Type` of JSON responses.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+/// `Content-Type` of responses with a JSON object on each line.
+pub(crate) const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 /// `Content-Type` of text responses.
 pub(crate) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");

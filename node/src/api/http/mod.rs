@@ -10,6 +10,7 @@ pub(crate) mod conditions;
 pub(crate) mod cors;
 pub(crate) mod cursor;
 pub(crate) mod dates;
+pub(crate) mod ended_stream;
 pub(crate) mod etag;
 pub(crate) mod expiry;
 pub(crate) mod headers;

@@ -43,6 +43,33 @@ impl<'a> Query<'a> {
             .transpose()
     }
 
+    /// Returns the value of `name`, decoded; `None` if it isn't given, or is empty. Refuses one of
+    /// more than `max` bytes.
+    pub(crate) fn get_text(
+        &self,
+        name: &'static str,
+        max: usize,
+    ) -> Result<Option<Cow<'a, str>>, ApiError> {
+        let text = self.get(name)?.filter(|text| !text.is_empty());
+        if text.as_ref().map_or(0, |text| text.len()) > max {
+            return Err(ApiError::invalid_parameter(format!(
+                "{name} must have at most {max} bytes"
+            )));
+        }
+        Ok(text)
+    }
+
+    /// Returns the value of `name` that is true or false, which is the default.
+    pub(crate) fn get_flag(&self, name: &'static str) -> Result<bool, ApiError> {
+        match self.get(name)?.as_deref() {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(ApiError::invalid_parameter(format!(
+                "{name} must be true or false"
+            ))),
+        }
+    }
+
     /// Refuses parameters with other names than the known ones.
     pub(crate) fn refuse_unknown(&self, known: &[&'static str]) -> Result<(), ApiError> {
         for pair in self.0.split('&').filter(|pair| !pair.is_empty()) {
@@ -102,6 +129,31 @@ mod tests {
         assert_eq!(get("ttl=%zz", "ttl"), Err("invalid_parameter"));
         assert_eq!(get("ttl=%ff", "ttl"), Err("invalid_parameter"));
         assert_eq!(get("x=%zz&x=1&ttl=5", "ttl"), Ok(Some("5".into())));
+    }
+
+    #[test]
+    fn texts_are_bounded_and_empty_ones_are_not_given() {
+        let text = |text, max| {
+            let text = Query::new(Some(text)).get_text("prefix", max);
+            text.map(|text| text.map(Cow::into_owned))
+                .map_err(|error| error.into_message())
+        };
+        assert_eq!(text("", 3), Ok(None));
+        assert_eq!(text("prefix=", 3), Ok(None));
+        assert_eq!(text("prefix=%c3%bc+", 3), Ok(Some("ü ".into())));
+        let expected = "prefix must have at most 3 bytes";
+        assert_eq!(text("prefix=abcd", 3), Err(expected.into()));
+    }
+
+    #[test]
+    fn flags_are_true_or_false() {
+        let flag = |text| Query::new(Some(text)).get_flag("values").ok();
+        assert_eq!(flag(""), Some(false));
+        assert_eq!(flag("values=false"), Some(false));
+        assert_eq!(flag("values=true"), Some(true));
+        for text in ["values", "values=", "values=1", "values=True"] {
+            assert_eq!(flag(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -17,9 +17,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
+use http_body_util::Full;
 use tokio::time::{Instant, timeout};
 
-use cloudkv_common::server::{HttpSettings, MemoryBudget};
+use cloudkv_common::server::{HttpSettings, MemoryBudget, RequestBody};
 
 use crate::api::errors::ApiError;
 
@@ -31,11 +32,17 @@ const UNMETERED_BYTES: usize = 16 << 10;
 pub(crate) trait IncomingBody:
     Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + Unpin + 'static
 {
+    /// True if the response may be a stream: it is sent while it is made.
+    const ALLOWS_STREAM: bool;
 }
 
-impl<B> IncomingBody for B where
-    B: Body<Data = Bytes, Error: Into<axum::BoxError>> + Send + Unpin + 'static
-{
+impl IncomingBody for RequestBody {
+    const ALLOWS_STREAM: bool = true;
+}
+
+/// Body of a request that a router sends as a call, whose response is one message.
+impl IncomingBody for Full<Bytes> {
+    const ALLOWS_STREAM: bool = false;
 }
 
 /// Reads bodies, and bounds the memory that they take together.
@@ -52,6 +59,15 @@ pub(crate) struct ReceivedBody<'a> {
     /// Content of the body.
     pub bytes: Bytes,
     _permit: BodyMemoryPermit<'a>,
+}
+
+/// Bounds in time of a body that is read as it comes: it has no deadline.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StreamBounds {
+    /// Maximum time without a byte.
+    pub chunk_timeout: Duration,
+    /// Minimum rate in bytes per second, once `chunk_timeout` has passed; 0: any.
+    pub min_rate: usize,
 }
 
 /// Error of a body beyond the limit.
@@ -80,6 +96,14 @@ impl BodyReader {
             chunk_timeout: settings.body_timeout,
             deadline: settings.body_deadline,
             min_rate: settings.min_body_rate,
+        }
+    }
+
+    /// Returns the bounds of bodies that are read as they come.
+    pub(crate) fn stream_bounds(&self) -> StreamBounds {
+        StreamBounds {
+            chunk_timeout: self.chunk_timeout,
+            min_rate: self.min_rate,
         }
     }
 

@@ -1,4 +1,5 @@
-//! Everything below `/kv/`: reads, writes, deletes and lists keys, one by one and in batches.
+//! Everything below `/kv/`: reads, writes, deletes, lists and watches keys, one by one and in
+//! batches.
 //!
 //! This is the product's hot path. It runs ahead of the axum router on hyper's own request type,
 //! awaits only where it has to, and reuses the request's header map for the response, which saves
@@ -14,8 +15,10 @@ mod list;
 mod parameters;
 mod read;
 mod request_head;
+mod watch;
 mod write;
 
+use cloudkv_common::event_stream;
 use http::request::Parts;
 use http::{Method, Request, Response};
 
@@ -30,11 +33,13 @@ use crate::api::http::receive::IncomingBody;
 use crate::api::keys::request_head::KeyRequestHead;
 use crate::api::metrics::RequestClass;
 
-pub(crate) use self::batch::{AnswerLine, BatchField, BatchOperationKind};
+pub(crate) use self::batch::{AnswerLine, BatchField, BatchOperationKind, ImportLine, ImportPut};
 pub(crate) use self::list::{
     ListBody, MAX_LIST_PARAMETER_BYTES, MAX_LISTED_ENTRIES, PARAMETERS as LIST_PARAMETERS,
 };
 pub(crate) use self::parameters::{MAX_CONTENT_TYPE_BYTES, READ_PARAMETERS};
+#[cfg(test)]
+pub(crate) use self::watch::{KEY_WATCH_PARAMETERS, WATCH_PARAMETERS};
 
 /// Methods of a key.
 pub(crate) const KEY_METHODS: &str = "GET, HEAD, PUT, POST, PATCH, DELETE, OPTIONS";
@@ -68,6 +73,7 @@ pub(crate) fn handle<B: IncomingBody>(
             query: Query::new(uri.query()),
             headers,
             peer,
+            allows_stream: B::ALLOWS_STREAM,
         };
         match target.key.as_deref() {
             Some(key) => handle_key(api, method, &mut head, key, body).await,
@@ -90,6 +96,10 @@ async fn handle_key<B: IncomingBody>(
     body: B,
 ) -> (RequestClass, Result<Response<Body>, ApiError>) {
     match method {
+        Method::GET if event_stream::is_requested(&head.headers) => {
+            let watch = Box::pin(watch::watch(api, head, Some(key)));
+            (RequestClass::Watch, watch.await)
+        }
         Method::GET | Method::HEAD => (RequestClass::Get, read::get(api, head, key).await),
         Method::PUT | Method::POST => {
             let put = Box::pin(write::put(api, head, key, body));
@@ -118,9 +128,13 @@ async fn handle_key<B: IncomingBody>(
 async fn handle_bucket(
     api: &Api,
     method: Method,
-    head: KeyRequestHead<'_>,
+    mut head: KeyRequestHead<'_>,
 ) -> (RequestClass, Result<Response<Body>, ApiError>) {
     match method {
+        Method::GET if event_stream::is_requested(&head.headers) => {
+            let watch = Box::pin(watch::watch(api, &mut head, None));
+            (RequestClass::Watch, watch.await)
+        }
         Method::GET | Method::HEAD => (RequestClass::List, Box::pin(list::list(api, head)).await),
         Method::OPTIONS => (
             RequestClass::Other,

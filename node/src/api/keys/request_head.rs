@@ -13,6 +13,8 @@ pub(super) struct KeyRequestHead<'a> {
     pub(super) query: Query<'a>,
     pub(super) headers: HeaderMap,
     pub(super) peer: RequestSource,
+    /// True if the response may be a stream.
+    pub(super) allows_stream: bool,
 }
 
 /// Creates a response that reuses the header map of its request, cleared, with capacity for the

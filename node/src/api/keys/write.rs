@@ -173,7 +173,7 @@ impl PutRequest {
         head.query.refuse_unknown(&expiry::PARAMETERS)?;
         let expiry = match parse_expiry(head.query, || api.service.directory.now())? {
             Some(expiry) => expiry,
-            None => default_expiry(grant.bucket()),
+            None => expiry::default_of(grant.bucket()),
         };
         Ok(Self {
             grant,
@@ -184,11 +184,6 @@ impl PutRequest {
             session: session::from_request(&head.headers, &api.service.directory).await?,
         })
     }
-}
-
-/// Returns the expiry of a put that names none.
-pub(super) fn default_expiry(bucket: &Bucket) -> Expiry {
-    bucket.default_ttl.map_or(Expiry::Never, Expiry::After)
 }
 
 /// Parses the expiry that a query names. Nearly all have none, so the clock isn't read for them.

@@ -19,14 +19,14 @@ const COLLECTION_PATH: &str = "/buckets";
 const BUCKET_PATH: &str = "/buckets/{bucket}";
 
 /// Errors of every operation on buckets.
-const BUCKETS_ERRORS: [ErrorCode; 3] = [
+pub(super) const BUCKETS_ERRORS: [ErrorCode; 3] = [
     ErrorCode::InvalidParameter,
     ErrorCode::Unauthorized,
     ErrorCode::Internal,
 ];
 
 /// Errors of every operation on one bucket.
-const BUCKET_ERRORS: [ErrorCode; 4] = [
+pub(super) const BUCKET_ERRORS: [ErrorCode; 4] = [
     ErrorCode::InvalidPath,
     ErrorCode::Forbidden,
     ErrorCode::UnknownBucket,

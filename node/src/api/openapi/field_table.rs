@@ -30,8 +30,13 @@ fn add_rows(document: &Value, schema: &Value, (prefix, depth): (&str, usize), ro
         return;
     }
     for variant in array(&schema["anyOf"]) {
+        let variant = resolve(document, variant);
         if variant["properties"].is_object() {
-            let title = escape(text(&variant["title"]));
+            let title = match text(&variant["title"]) {
+                "" => text(&variant["description"]),
+                title => title,
+            };
+            let title = inline(title);
             *rows += &format!("<tr><th colspan=\"3\">{title}</th></tr>\n");
             add_rows(document, variant, (prefix, depth + 1), rows);
         }

@@ -5,9 +5,12 @@ use utoipa::openapi::{ContentBuilder, HttpMethod};
 
 use super::document::Document;
 use super::operation::{ApiKeyUse, OperationDoc, Tag};
-use super::parameters::{BUCKET, KEY, METADATA, MIN_VERSION, READ_CONDITIONS, WRITE_CONDITIONS};
+use super::parameters::{
+    BUCKET, KEY, METADATA, MIN_VERSION, READ_CONDITIONS, WATCH, WATCHED_VALUES, WRITE_CONDITIONS,
+};
 use super::preflight::preflight;
 use super::response_headers::SESSION_TOKEN;
+use super::watch::events;
 use crate::api::error_code::ErrorCode;
 use crate::api::http::expiry;
 use crate::api::keys::READ_PARAMETERS;
@@ -73,13 +76,18 @@ fn get() -> OperationDoc {
     operation("getKey", "Get a key")
         .description(
             "The answer is the value, of the type with which it was written. Three headers keep a \
-             stored page from acting in the service's name when a browser opens it.",
+             stored page from acting in the service's name when a browser opens it.\n\n\
+             With `Accept: text/event-stream` the answer is a stream of the key's changes, also of \
+             a key that doesn't exist: see the list of keys. It takes `initial`, `values` and \
+             `since`, and no other parameter.",
         )
         .parameters(&READ_PARAMETERS)
+        .parameters(&WATCH)
+        .parameters(&[WATCHED_VALUES])
         .parameters(&READ_CONDITIONS)
         .response(
             200,
-            "The value.",
+            "The value, or an event stream.",
             &[
                 "X-Content-Type-Options",
                 "Content-Security-Policy",
@@ -88,10 +96,14 @@ fn get() -> OperationDoc {
             .into_iter()
             .chain(READ_HEADERS)
             .collect::<Vec<_>>(),
-            [("*/*", value)],
+            [("*/*", value), events()],
         )
         .response(304, "The client has the current value.", &READ_HEADERS, [])
-        .errors(&[ErrorCode::NotFound, ErrorCode::Behind])
+        .errors(&[
+            ErrorCode::InvalidResumeToken,
+            ErrorCode::NotFound,
+            ErrorCode::Behind,
+        ])
         .sample("curl -i \"$API/kv/$BUCKET/greeting\"")
         .sample("curl -i \"$API/kv/$BUCKET/greeting\" -H 'If-None-Match: \"18ead8c74e16d6e0-1\"'")
 }

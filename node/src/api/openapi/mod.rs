@@ -6,7 +6,8 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `operations` | all of them: `keys`, `lists`, `batches`, `buckets`, `service`, `preflight` |
+//! | `operations` | `keys`, `lists`, `batches`, `buckets`, `streams`, `service`, `preflight` |
+//! | `watch` | event streams, which are among `keys` and `lists` |
 //! | `operation`, `document` | what they have in common |
 //! | `parameters`, `response_headers`, `error_responses`, `values` | what they are made of |
 //! | `page`, `field_table`, `markup`, `lookup` | the page, which is rendered from the document |
@@ -29,8 +30,10 @@ mod preflight;
 mod response_headers;
 mod serve;
 mod service;
+mod streams;
 #[cfg(test)]
 mod tests;
 pub(crate) mod values;
+mod watch;
 
 pub(crate) use self::serve::{serve_document, serve_page};

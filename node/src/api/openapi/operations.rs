@@ -3,7 +3,7 @@
 use utoipa::openapi::OpenApi;
 
 use super::document::Document;
-use super::{batches, buckets, keys, lists, service};
+use super::{batches, buckets, keys, lists, service, streams};
 
 /// Describes all operations.
 pub(super) fn describe() -> OpenApi {
@@ -12,6 +12,7 @@ pub(super) fn describe() -> OpenApi {
     lists::describe(&mut document);
     batches::describe(&mut document);
     buckets::describe(&mut document);
+    streams::describe(&mut document);
     service::describe(&mut document);
     document.build()
 }

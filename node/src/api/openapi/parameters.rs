@@ -9,6 +9,7 @@ use utoipa::openapi::schema::Schema;
 use utoipa::openapi::{ContentBuilder, RefOr, Required};
 
 use super::values;
+use crate::api::buckets::ImportMode;
 use crate::api::keys::{MAX_LIST_PARAMETER_BYTES, MAX_LISTED_ENTRIES};
 
 /// Bucket in a path.
@@ -30,6 +31,10 @@ pub(super) const READ_CONDITIONS: [&str; 4] = [
     "If-Modified-Since",
     "If-Unmodified-Since",
 ];
+/// Parameters of a watch that lists don't have.
+pub(super) const WATCH: [&str; 3] = ["initial", "since", "Last-Event-ID"];
+/// Component of `values` of a watch of a key.
+pub(super) const WATCHED_VALUES: &str = "values-of-watch";
 /// Component of the condition of a read of the API's description.
 pub(super) const DESCRIPTION_CONDITION: &str = "If-None-Match-of-description";
 /// Headers of a CORS preflight.
@@ -44,11 +49,24 @@ pub(super) fn all() -> Vec<(String, Parameter)> {
     let mut all = path_parameters();
     all.extend(expiry_parameters());
     all.extend(list_parameters());
+    all.extend(watch_parameters());
     all.extend(bucket_parameters());
     all.extend(conditions());
     all.extend(other_headers());
     let named = all.into_iter().map(|one| (one.name.clone(), one));
-    named.chain([description_condition()]).collect()
+    named
+        .chain([description_condition(), watched_values()])
+        .collect()
+}
+
+/// Returns `values` of a watch of a key. A plain GET ignores it, whatever it is.
+fn watched_values() -> (String, Parameter) {
+    let values = query(
+        "values",
+        "Of an event stream. `true`: `put` has the value, too.",
+        values::text().into(),
+    );
+    (WATCHED_VALUES.to_owned(), values)
 }
 
 fn description_condition() -> (String, Parameter) {
@@ -119,8 +137,8 @@ fn list_parameters() -> Vec<Parameter> {
     vec![
         text(
             "prefix",
-            "Lists the keys that begin with this. It has at most 1024 bytes, as `after`, `start`, \
-             `end` and `delimiter` have.",
+            "Only the keys that begin with this. It has at most 1024 bytes, as `after`, `start`, \
+             `end` and `delimiter` of a list have.",
         ),
         query(
             "limit",
@@ -150,7 +168,32 @@ fn list_parameters() -> Vec<Parameter> {
              of the keys themselves.",
         ),
         switch("reverse", "`true`: lists in descending order."),
-        switch("values", "`true`: lists the values, too. In JSON only."),
+        switch(
+            "values",
+            "`true`: the values, too. In a list, in JSON only.",
+        ),
+    ]
+}
+
+/// Parameters that count for an event stream. A plain GET ignores them, whatever they are.
+fn watch_parameters() -> Vec<Parameter> {
+    vec![
+        query(
+            "initial",
+            "Of an event stream. `true`: what there is comes first, as `put`, before `ready`.",
+            values::text().into(),
+        ),
+        query(
+            "since",
+            "Of an event stream. Goes on behind this: the ID of an event, or `since` of an export.",
+            values::text().into(),
+        ),
+        header(
+            "Last-Event-ID",
+            "ID of the last event of an event stream, which goes on behind it. Browsers send it by \
+             themselves. It wins over `since`.",
+            values::text().into(),
+        ),
     ]
 }
 
@@ -184,6 +227,14 @@ fn bucket_parameters() -> Vec<Parameter> {
         )
         .required(Required::True)
         .build(),
+        query(
+            "mode",
+            "What becomes of keys that exist: they are overwritten, or stay, or stay unless the \
+             line's `version` is newer than theirs.",
+            values::one_of(ImportMode::ALL.map(ImportMode::name))
+                .default(Some(json!(ImportMode::default().name())))
+                .into(),
+        ),
     ]
 }
 

@@ -109,8 +109,8 @@ fn of_resources() -> Vec<(&'static str, Header)> {
     vec![
         header(
             "Cache-Control",
-            "Caches must ask before they use the answer again.",
-            values::one_of(["no-cache"]).into(),
+            "Caches must ask before they use the answer again, or don't keep it.",
+            values::one_of(["no-cache", "no-store"]).into(),
         ),
         header(
             "Vary",
@@ -123,6 +123,11 @@ fn of_resources() -> Vec<(&'static str, Header)> {
                 .description(Some("Next page, while there is more (RFC 8288)."))
                 .example(Some(json!("</buckets?cursor=YU>; rel=\"next\"")))
                 .build(),
+        ),
+        header(
+            "Content-Disposition",
+            "Keeps browsers from showing the answer: they save it.",
+            values::text().into(),
         ),
         header("Allow", "Methods of the resource.", values::text().into()),
         header(

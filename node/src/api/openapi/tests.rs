@@ -7,12 +7,16 @@ use serde_json::Value;
 use super::lookup::{array, resolve, text};
 use super::operations::describe;
 use super::page;
-use crate::api::buckets::{BucketParams, CONFIRM_PARAMETER, LIST_PARAMETERS as BUCKETS_PARAMETERS};
+use crate::api::buckets::{
+    BucketParams, CONFIRM_PARAMETER, EXPORT_PARAMETERS, IMPORT_PARAMETERS,
+    LIST_PARAMETERS as BUCKETS_PARAMETERS,
+};
 use crate::api::error_code::ErrorCode;
 use crate::api::errors::ApiError;
 use crate::api::http::expiry;
 use crate::api::keys::{
-    BatchField, BatchOperationKind, KEY_METHODS, LIST_METHODS, LIST_PARAMETERS, READ_PARAMETERS,
+    BatchField, BatchOperationKind, KEY_METHODS, KEY_WATCH_PARAMETERS, LIST_METHODS,
+    LIST_PARAMETERS, READ_PARAMETERS, WATCH_PARAMETERS,
 };
 use crate::api::routes::ROUTES;
 
@@ -218,13 +222,18 @@ fn it_has_the_parameters_that_the_parsers_know() {
         .into_iter()
         .filter(|name| *name != "access");
     let of_patch: Vec<&str> = of_patch.collect();
-    let expected: [(&str, &str, &[&str]); 8] = [
+    // Lists and reads are event streams for those who ask for them.
+    let of_list = [&LIST_PARAMETERS[..], &WATCH_PARAMETERS[..]].concat();
+    let of_read = [&READ_PARAMETERS[..], &KEY_WATCH_PARAMETERS[..]].concat();
+    let expected: [(&str, &str, &[&str]); 10] = [
         ("/buckets", "get", &BUCKETS_PARAMETERS),
         ("/buckets", "post", &BucketParams::NAMES),
         ("/buckets/{bucket}", "patch", &of_patch),
         ("/buckets/{bucket}", "delete", &[CONFIRM_PARAMETER]),
-        ("/kv/{bucket}", "get", &LIST_PARAMETERS),
-        ("/kv/{bucket}/{key}", "get", &READ_PARAMETERS),
+        ("/buckets/{bucket}/export", "get", &EXPORT_PARAMETERS),
+        ("/buckets/{bucket}/import", "post", &IMPORT_PARAMETERS),
+        ("/kv/{bucket}", "get", &of_list),
+        ("/kv/{bucket}/{key}", "get", &of_read),
         ("/kv/{bucket}/{key}", "put", &expiry::PARAMETERS),
         ("/kv/{bucket}/{key}", "patch", &expiry::PARAMETERS),
     ];

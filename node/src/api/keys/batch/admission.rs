@@ -12,9 +12,8 @@ use super::operation::{Action, Operation};
 use super::respond::LineError;
 use crate::api::access::{AccessIntent, BucketAccess};
 use crate::api::errors::ApiError;
-use crate::api::http::path;
+use crate::api::http::{expiry, path};
 use crate::api::keys::request_head::KeyRequestHead;
-use crate::api::keys::write::default_expiry;
 use crate::service::{BatchOperation, Bucket, Directory, KeyWrite, Put};
 
 /// Access that a request has, or why it has none.
@@ -78,7 +77,7 @@ impl Admission {
                     value: put.value,
                     content_type: put.content_type,
                     metadata: put.metadata,
-                    expiry: put.expiry.unwrap_or_else(|| default_expiry(bucket)),
+                    expiry: put.expiry.unwrap_or_else(|| expiry::default_of(bucket)),
                     precondition: put.precondition,
                 };
                 let write = KeyWrite::Put(put);

@@ -7,6 +7,8 @@ use cloudkv_common::names::nearest_name;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+/// Name of the version in the lines of exports and imports.
+const VERSION: &str = "version";
 /// Maximum length of a part of a request that a message repeats, in characters.
 const MAX_QUOTED_CHARS: usize = 64;
 /// Maximum length of a parser's message, which may quote a part of the request, in characters.
@@ -135,7 +137,7 @@ impl<'a> Fields<'a> {
 
     /// Returns a field that must be a string.
     pub(super) fn text(&self, field: Field) -> Result<Option<Cow<'a, str>>, InvalidOperation> {
-        let text = self.get(field).map(|raw| parse_text(field, raw));
+        let text = self.get(field).map(|raw| parse_text(field.name(), raw));
         text.transpose()
     }
 
@@ -153,7 +155,7 @@ impl<'a> Fields<'a> {
             return Ok(Some(Cow::Borrowed(raw.get())));
         }
         if or_text && raw.get().starts_with('"') {
-            return parse_text(field, raw).map(Some);
+            return parse_text(field.name(), raw).map(Some);
         }
         let or_text = if or_text { ", or a string" } else { "" };
         Err(InvalidOperation::new(format!(
@@ -175,20 +177,39 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Fields of a line of an import: those of an operation, and the version that an export names.
+#[derive(Debug, Default)]
+pub(super) struct VersionedFields<'a> {
+    pub fields: Fields<'a>,
+    /// The version as JSON.
+    pub version: Option<&'a RawValue>,
+}
+
+impl<'a> VersionedFields<'a> {
+    /// Parses a JSON object.
+    pub(super) fn parse(json: &'a [u8]) -> Result<Self, InvalidOperation> {
+        Ok(serde_json::from_slice(json)?)
+    }
+
+    /// Returns the text of the version.
+    pub(super) fn version_text(&self) -> Result<Option<Cow<'a, str>>, InvalidOperation> {
+        let text = self.version.map(|raw| parse_text(VERSION, raw));
+        text.transpose()
+    }
+}
+
 /// Text that is borrowed from the JSON unless it has escapes.
 #[derive(serde::Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-fn parse_text(field: Field, raw: &RawValue) -> Result<Cow<'_, str>, InvalidOperation> {
+fn parse_text<'a>(name: &str, raw: &'a RawValue) -> Result<Cow<'a, str>, InvalidOperation> {
     if !raw.get().starts_with('"') {
-        let message = format!("{} must be a string", field.name());
-        return Err(InvalidOperation::new(message));
+        return Err(InvalidOperation::new(format!("{name} must be a string")));
     }
     match serde_json::from_str(raw.get()) {
         Ok(Text(text)) => Ok(text),
         Err(error) => Err(InvalidOperation::new(format!(
-            "{} must be a string: {}",
-            field.name(),
+            "{name} must be a string: {}",
             InvalidOperation::from(error)
         ))),
     }
@@ -212,14 +233,80 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
         let mut fields = Fields::default();
         while let Some(field) = map.next_key::<Field>()? {
-            let slot = &mut fields.0[field as usize];
-            if slot.is_some() {
-                let name = field.name();
-                return Err(A::Error::custom(format_args!("{name} is given twice")));
-            }
-            *slot = Some(map.next_value()?);
+            set_once(&mut fields.0[field as usize], field.name(), &mut map)?;
         }
         Ok(fields)
+    }
+}
+
+/// Sets a field to the value that comes next. Refuses a second one.
+fn set_once<'de, A: MapAccess<'de>>(
+    slot: &mut Option<&'de RawValue>,
+    name: &str,
+    map: &mut A,
+) -> Result<(), A::Error> {
+    if slot.is_some() {
+        return Err(A::Error::custom(format_args!("{name} is given twice")));
+    }
+    *slot = Some(map.next_value()?);
+    Ok(())
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for VersionedFields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(VersionedFieldsVisitor)
+    }
+}
+
+struct VersionedFieldsVisitor;
+
+impl<'de> Visitor<'de> for VersionedFieldsVisitor {
+    type Value = VersionedFields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        FieldsVisitor.expecting(f)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<VersionedFields<'de>, A::Error> {
+        let mut versioned = VersionedFields::default();
+        while let Some(VersionedField(field)) = map.next_key::<VersionedField>()? {
+            match field {
+                Some(field) => {
+                    let slot = &mut versioned.fields.0[field as usize];
+                    set_once(slot, field.name(), &mut map)?;
+                }
+                None => set_once(&mut versioned.version, VERSION, &mut map)?,
+            }
+        }
+        Ok(versioned)
+    }
+}
+
+/// Field of an operation; `None` is the version.
+struct VersionedField(Option<Field>);
+
+impl<'de> Deserialize<'de> for VersionedField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(VersionedFieldVisitor)
+    }
+}
+
+struct VersionedFieldVisitor;
+
+impl Visitor<'_> for VersionedFieldVisitor {
+    type Value = VersionedField;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        FieldVisitor.expecting(f)
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<VersionedField, E> {
+        if name == VERSION {
+            return Ok(VersionedField(None));
+        }
+        FieldVisitor
+            .visit_str(name)
+            .map(|field| VersionedField(Some(field)))
     }
 }
 
@@ -268,6 +355,30 @@ mod tests {
             assert_eq!(field as usize, index);
             assert_eq!(Field::parse(field.name()), Some(field));
         }
+    }
+
+    #[test]
+    fn only_lines_of_imports_have_a_version() {
+        let line = br#"{"key":"k","version":"v\n","value":""}"#;
+        let error = Fields::parse(line).unwrap_err().to_string();
+        assert!(error.starts_with("no field is called `version`"), "{error}");
+        let versioned = VersionedFields::parse(line).unwrap();
+        assert_eq!(versioned.version_text().unwrap().unwrap(), "v\n");
+        let given: Vec<Field> = versioned.fields.given().collect();
+        assert_eq!(given, [Field::Key, Field::Value]);
+        let without = VersionedFields::parse(br#"{"key":"k"}"#).unwrap();
+        assert_eq!(without.version_text(), Ok(None));
+        let error = |line: &str| {
+            let parsed = VersionedFields::parse(line.as_bytes());
+            let text = parsed.and_then(|line| line.version_text().map(|_| ()));
+            text.unwrap_err().to_string()
+        };
+        assert_eq!(error(r#"{"version":1}"#), "version must be a string");
+        let twice = error(r#"{"version":"","version":""}"#);
+        assert_eq!(twice, "version is given twice");
+        assert_eq!(error(r#"{"key":1,"key":2}"#), "key is given twice");
+        let unknown = error(r#"{"kee":"k"}"#);
+        assert_eq!(unknown, "no field is called `kee`: did you mean key?");
     }
 
     #[test]

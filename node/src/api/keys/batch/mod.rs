@@ -15,6 +15,7 @@ mod answer_budget;
 mod fields;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
+mod import_line;
 mod operation;
 mod parse;
 mod respond;
@@ -25,6 +26,7 @@ use http::{HeaderValue, Response};
 use tokio::task::yield_now;
 
 pub(crate) use self::fields::Field as BatchField;
+pub(crate) use self::import_line::{ImportLine, ImportPut};
 pub(crate) use self::operation::Kind as BatchOperationKind;
 pub(crate) use self::respond::AnswerLine;
 

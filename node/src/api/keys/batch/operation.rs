@@ -136,11 +136,11 @@ impl Operation {
 }
 
 /// Copies text out of the body, unless it was copied already because of its escapes.
-fn into_bytes(text: Cow<'_, str>) -> Bytes {
+pub(super) fn into_bytes(text: Cow<'_, str>) -> Bytes {
     Bytes::from(text.into_owned())
 }
 
-fn parse_kind(fields: &Fields<'_>) -> Result<Kind, InvalidOperation> {
+pub(super) fn parse_kind(fields: &Fields<'_>) -> Result<Kind, InvalidOperation> {
     let Some(name) = fields.text(Field::Op)? else {
         return Ok(Kind::Put);
     };
@@ -152,7 +152,7 @@ fn parse_kind(fields: &Fields<'_>) -> Result<Kind, InvalidOperation> {
     })
 }
 
-fn parse_value(fields: &Fields<'_>) -> Result<Bytes, InvalidOperation> {
+pub(super) fn parse_value(fields: &Fields<'_>) -> Result<Bytes, InvalidOperation> {
     let is_base64 = fields.switch(Field::Base64)?;
     let text = fields.text(Field::Value)?;
     let base64 = fields.text(Field::ValueBase64)?;
@@ -197,7 +197,7 @@ fn parse_content_type(fields: &Fields<'_>) -> Result<Bytes, InvalidOperation> {
 }
 
 /// Parses metadata; `null` is the same as `{}`: none.
-fn parse_metadata(fields: &Fields<'_>) -> Result<Option<Bytes>, InvalidOperation> {
+pub(super) fn parse_metadata(fields: &Fields<'_>) -> Result<Option<Bytes>, InvalidOperation> {
     let Some(raw) = fields.get(Field::Metadata) else {
         return Ok(None);
     };
@@ -210,7 +210,10 @@ fn parse_metadata(fields: &Fields<'_>) -> Result<Option<Bytes>, InvalidOperation
 }
 
 /// Parses the expiry; `None` if none is named. `"expires_at":null` is the same as `persist`.
-fn parse_expiry(fields: &Fields<'_>, now: Nanos) -> Result<Option<Expiry>, InvalidOperation> {
+pub(super) fn parse_expiry(
+    fields: &Fields<'_>,
+    now: Nanos,
+) -> Result<Option<Expiry>, InvalidOperation> {
     let ttl = first_of(
         (Field::Ttl, fields.seconds(Field::Ttl, true)?),
         (

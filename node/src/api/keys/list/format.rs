@@ -52,7 +52,7 @@ pub(crate) struct ListBody<'a> {
 }
 
 #[derive(Serialize, ToSchema)]
-struct ListedKey<'a> {
+pub(crate) struct ListedKey<'a> {
     /// The key.
     name: Cow<'a, str>,
     /// Size of the value in bytes.
@@ -99,7 +99,8 @@ pub(super) fn json(
         .map_err(|error| ApiError::internal("serializing a listing failed", &error))
 }
 
-fn listed_key(info: &KeyInfo, with_values: bool) -> ListedKey<'_> {
+/// Returns what is written of a key, with its value if it has one and `with_values`.
+pub(crate) fn listed_key(info: &KeyInfo, with_values: bool) -> ListedKey<'_> {
     let content_type = match &info.content_type[..] {
         b"" => Cow::Borrowed(UNKNOWN_TYPE),
         content_type => String::from_utf8_lossy(content_type),

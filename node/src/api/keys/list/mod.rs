@@ -9,6 +9,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, LINK, VARY, X_CONTENT_TYPE_OPTIO
 use http::{HeaderMap, HeaderValue, Response};
 
 pub(crate) use self::format::ListBody;
+pub(super) use self::format::listed_key;
 use self::query::ListRequest;
 pub(crate) use self::query::{MAX_LIST_PARAMETER_BYTES, MAX_LISTED_ENTRIES, PARAMETERS};
 use crate::api::Api;

@@ -71,8 +71,8 @@ impl<'a> ListRequest<'a> {
         let delimiter = text(parameters, delimiter)?;
         let after = text(parameters, after)?;
         let cursor = parameters.get(cursor)?.filter(|text| !text.is_empty());
-        let is_reverse = flag(parameters, reverse)?;
-        let with_values = flag(parameters, values)?;
+        let is_reverse = parameters.get_flag(reverse)?;
+        let with_values = parameters.get_flag(values)?;
         let limit = paging::parse_limit(parameters, MAX_LISTED_ENTRIES)?;
         if let (Some(start), Some(end)) = (&start, &end)
             && start >= end
@@ -97,6 +97,7 @@ impl<'a> ListRequest<'a> {
             limit,
             max_value_bytes: MAX_VALUE_BYTES,
             max_rows: None,
+            with_index: false,
         };
         let hash = hash_of(bucket, &query);
         if let Some(cursor) = &cursor {
@@ -136,12 +137,7 @@ impl<'a> ListRequest<'a> {
 
 /// Returns the value of a parameter; `None` if it isn't given, or is empty.
 fn text(parameters: Query<'_>, name: &'static str) -> Result<Option<Bytes>, ApiError> {
-    let text = parameters.get(name)?.filter(|text| !text.is_empty());
-    if text.as_ref().map_or(0, |text| text.len()) > MAX_LIST_PARAMETER_BYTES {
-        return Err(ApiError::invalid_parameter(format!(
-            "{name} must have at most {MAX_LIST_PARAMETER_BYTES} bytes"
-        )));
-    }
+    let text = parameters.get_text(name, MAX_LIST_PARAMETER_BYTES)?;
     Ok(text.map(|text| Bytes::from(text.into_owned())))
 }
 
@@ -155,17 +151,6 @@ fn position_of(query: &ListQuery, after: Bytes) -> ListPosition {
     match prefix.map(|prefix| after.slice_ref(prefix)) {
         Some(prefix) => ListPosition::Prefix(prefix),
         None => ListPosition::Key(after),
-    }
-}
-
-/// Returns the value of a parameter that is true or false, which is the default.
-fn flag(parameters: Query<'_>, name: &'static str) -> Result<bool, ApiError> {
-    match parameters.get(name)?.as_deref() {
-        None | Some("false") => Ok(false),
-        Some("true") => Ok(true),
-        Some(_) => Err(ApiError::invalid_parameter(format!(
-            "{name} must be true or false"
-        ))),
     }
 }
 

@@ -45,6 +45,7 @@ fn parameters_become_the_query() {
         limit: 7,
         max_value_bytes: MAX_VALUE_BYTES,
         max_rows: None,
+        with_index: false,
     };
     assert_eq!(parse(text).unwrap().query, expected);
     let query = parse("after=b&start=a&end=c&reverse=false").unwrap().query;
