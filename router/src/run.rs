@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::proxy::{Proxy, ProxySettings, RetryBudget, SharedState};
+use crate::proxy::{EventStreams, Proxy, ProxySettings, RetryBudget, SharedState};
 use crate::status::{RouterStatus, router};
 use crate::tls::{CertificateError, CertificateFiles, ReloadingCertificate};
 use crate::topology::{Follower, FollowerSettings};
@@ -35,8 +35,8 @@ const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(100);
 /// Number of maintenance runs between two cleanups of the pools.
 const POOL_CLEANUP_RUNS: u32 = 50;
 
-/// Files that may be open: each connection of a user may need one to a node, and each thread has
-/// some to all nodes.
+/// Files that may be open: each connection of a user, or event stream on one, may need one to a
+/// node, and each thread has some to all nodes.
 const FILE_USE: FileUse = FileUse {
     per_connection: 2,
     own: 512,
@@ -69,11 +69,14 @@ pub async fn run(config: &Config, stop: CancellationToken) -> Result<(), RunErro
     let dialer = build_dialer(config)?;
     let ports = Ports::bind(config, certificate.as_ref())?;
     log_start(config, &ports, &dialer, connections);
+    // The rest of the connections to nodes is for requests that end.
+    let max_event_streams = connections - connections / 10;
     let shared = SharedState {
         view: Arc::new(ArcSwapOption::empty()),
         settings: Arc::new(proxy_settings(config, connections)),
         metrics: Arc::default(),
         connections: Arc::default(),
+        event_streams: EventStreams::new(max_event_streams, stop.clone()),
     };
     let retry_budgets: Vec<Arc<RetryBudget>> = (0..config.workers())
         .map(|_| Arc::new(RetryBudget::new(config.retry_percent)))

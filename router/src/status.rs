@@ -61,6 +61,12 @@ impl AdminState for RouterStatus {
         let mut text = Exposition::new();
         self.shared.metrics.write(&mut text);
         self.shared.connections.write(&mut text);
+        text.gauge(
+            "cloudkv_router_event_streams",
+            "Event streams that are relayed; each holds a connection to a node.",
+            &[],
+            self.shared.event_streams.open_streams() as f64,
+        );
         if let Some(view) = self.shared.view.load_full() {
             write_view(&view, &mut text);
         }

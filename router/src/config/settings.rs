@@ -75,7 +75,8 @@ cloudkv_common::settings! {
 
     /// Maximum number of users' connections. Beyond it, the one that has been idle for the longest
     /// time is closed; if none is idle, new ones are answered 503. If the process may not open as
-    /// many files as they and their connections to nodes need, the number is lowered.
+    /// many files as they and their connections to nodes need, the number is lowered. It also
+    /// bounds the connections to each node, of which event streams take nine tenths at most.
     max_connections: usize = Number { min: 1, max: 1_000_000 } => "10000",
 
     /// Maximum number of connections of one address, but never more than half of `max_connections`.
@@ -106,9 +107,9 @@ cloudkv_common::settings! {
     /// started until the client has read some of them.
     connection_answers_kib: Kib = Number { min: Kib(16), max: Kib(1 << 20) } => "1024",
 
-    /// Time for a request, over all attempts; after it the response is 504 if the request may have
-    /// been executed, else 503. It should be more than the nodes' `request_timeout`. A batch has three
-    /// times as long.
+    /// Time until a response begins, over all attempts; after it the response is 504 if the request
+    /// may have been executed, else 503. It should be more than the nodes' `request_timeout`. A
+    /// batch has three times as long.
     request_timeout: Duration = TimeSpan { min_ms: 100, max_ms: 5 * MINUTE } => "15s",
 
     /// Time for one attempt of a request that can be repeated; then another node is tried.

@@ -5,10 +5,13 @@
 //! the node responded 503, which means just that. Otherwise the response is 504 `unknown_outcome`.
 //!
 //! Invariant: a request for one region stays there. One with a condition, which only one region can
-//! evaluate, and a batch, whose operations may have some, stay in the current region. Any other one
-//! goes to another region only if no node of the current one is reachable: while a shard elects a
-//! leader, its nodes queue requests, which is better than a region that may not have the client's
-//! last write.
+//! evaluate, a batch, whose operations may have some, an export and an import stay in the current
+//! region. Any other one goes to another region only if no node of the current one is reachable:
+//! while a shard elects a leader, its nodes queue requests, which is better than a region that may
+//! not have the client's last write.
+//!
+//! Deadlines hold until a response begins. How long it then takes, and the rest of its request's
+//! body, which an import's node reads meanwhile, is up to its node and its client.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +25,7 @@ use super::metrics::ProxyMetrics;
 use super::refusal::Refusal;
 use super::relay::ResponseBody;
 use super::request_head::RequestHead;
+use super::request_kind::RequestKind;
 use super::retry_budget::RetryBudget;
 use super::settings::ProxySettings;
 use crate::topology::{RegionView, TopologyView, TriedNodes};
@@ -118,17 +122,17 @@ impl Forwarder {
             RequestPayload::Streaming(_) => self.settings.body_deadline,
         };
         self.retry_budget.deposit();
-        let factor = if head.is_batch {
-            BATCH_TIMEOUT_FACTOR
-        } else {
-            1
+        let factor = match head.kind {
+            RequestKind::Batch => BATCH_TIMEOUT_FACTOR,
+            _ => 1,
         };
         let mut attempts = ForwardAttempts {
             head,
             payload: &payload,
             deadline: Instant::now() + factor * self.settings.request_timeout + body_time,
             count: 0,
-            rotation: origin.request,
+            // A client may use each connection for one request only, as for a watch.
+            rotation: origin.connection.wrapping_add(origin.request),
         };
         self.try_regions(view, &mut attempts).await
     }
@@ -238,7 +242,8 @@ impl Forwarder {
         remaining: Duration,
     ) -> Option<Result<ForwardReply, SendError>> {
         let head = attempts.head;
-        let timeout = if head.is_safe {
+        // An export that was begun elsewhere meanwhile would run twice.
+        let timeout = if head.is_safe && head.kind != RequestKind::Export {
             remaining.min(self.settings.attempt_timeout)
         } else {
             remaining
@@ -265,6 +270,7 @@ impl Forwarder {
             build: &build_request,
             payload,
             is_body_read_first: head.is_body_read_first,
+            is_body_read_on: head.kind == RequestKind::Import,
         };
         let limits = SendLimits {
             worker: self.worker,

@@ -1,17 +1,25 @@
 //! The router's own error responses, in the form of the API's.
+//!
+//! A client of an event stream never comes back after any other status than 200. So it gets what is
+//! only temporary as a stream that ends at once, with the time after which to connect again.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
-use cloudkv_common::cors;
 use cloudkv_common::server::HeadError;
+use cloudkv_common::{cors, event_stream};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
+use super::event_streams::StreamRefused;
 use super::relay::ResponseBody;
 
 static X_CLOUDKV_REGION: HeaderName = HeaderName::from_static("x-cloudkv-region");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
+
+/// Time after which clients of event streams connect again.
+const EVENT_STREAM_RETRY: Duration = Duration::from_secs(2);
 
 /// Error response of the router.
 #[derive(Debug)]
@@ -54,11 +62,29 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
+    /// 503: the nodes said so.
+    pub(super) fn unavailable_node() -> Self {
+        let message = "no node can serve this right now: try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+    }
+
     /// 503: the requests in progress, or the unread responses, of this client or of all are at
     /// their limit.
     pub(super) fn overloaded() -> Self {
         let message = "too many requests, or too large ones, are under way and nothing was done: \
                        try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+    }
+
+    /// 503: as many event streams as there may be are relayed.
+    pub(super) fn too_many_event_streams() -> Self {
+        let message = "this router has as many event streams as it may have: try again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+    }
+
+    /// 503: the router stops, and begins nothing that lasts.
+    pub(super) fn stopping() -> Self {
+        let message = "this router is stopping: try again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
@@ -96,6 +122,24 @@ impl Refusal {
         )
     }
 
+    /// Builds the response, in the name of a region, to a client of an event stream.
+    pub(super) fn into_event_stream_response(self, region: HeaderValue) -> Response<ResponseBody> {
+        let is_temporary = matches!(
+            self.status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        );
+        if !is_temporary {
+            return self.into_response(region, false);
+        }
+        let end = event_stream::end(&self.message, EVENT_STREAM_RETRY);
+        let mut response = Response::new(ResponseBody::Buffered(end));
+        let headers = response.headers_mut();
+        event_stream::add_headers(headers);
+        headers.insert(&X_CLOUDKV_REGION, region);
+        cors::allow_all_origins(headers);
+        response
+    }
+
     /// Builds the response, in the name of a region.
     pub(super) fn into_response(
         self,
@@ -131,6 +175,15 @@ impl Refusal {
     }
 }
 
+impl From<StreamRefused> for Refusal {
+    fn from(refused: StreamRefused) -> Self {
+        match refused {
+            StreamRefused::Stopping => Self::stopping(),
+            StreamRefused::TooMany => Self::too_many_event_streams(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,5 +206,44 @@ mod tests {
         assert!(matches!(head.body(), ResponseBody::Empty));
         assert_eq!(head.status(), 504);
         assert!(head.headers()["content-length"].len() > 1);
+    }
+
+    #[test]
+    fn clients_of_event_streams_are_told_to_come_back() {
+        for refusal in [
+            Refusal::no_topology(),
+            Refusal::unavailable("eu"),
+            Refusal::unavailable_node(),
+            Refusal::overloaded(),
+            Refusal::too_many_event_streams(),
+            Refusal::stopping(),
+            Refusal::unknown_outcome(),
+        ] {
+            let reason = refusal.message.clone();
+            let region = HeaderValue::from_static("eu");
+            let response = refusal.into_event_stream_response(region);
+            assert_eq!(response.status(), 200);
+            assert_eq!(response.headers()["content-type"], "text/event-stream");
+            assert_eq!(response.headers()["cache-control"], "no-store");
+            assert_eq!(response.headers()["access-control-allow-origin"], "*");
+            let ResponseBody::Buffered(block) = response.body() else {
+                panic!("{response:?}")
+            };
+            assert_eq!(*block, format!(": {reason}\nretry: 2000\n"));
+        }
+    }
+
+    #[test]
+    fn what_is_not_temporary_is_an_error_for_clients_of_event_streams_too() {
+        for (refusal, status) in [
+            (Refusal::unknown_region("eu"), 404),
+            (Refusal::aborted_body(), 400),
+            (Refusal::invalid_head(HeadError::DuplicateHost), 400),
+        ] {
+            let region = HeaderValue::from_static("eu");
+            let response = refusal.into_event_stream_response(region);
+            assert_eq!(response.status(), status);
+            assert_eq!(response.headers()["content-type"], JSON);
+        }
     }
 }

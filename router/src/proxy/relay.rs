@@ -3,21 +3,23 @@
 //! Invariant: a connection is reused only if its request was sent completely before the response
 //! came, and the response was read completely. A node that responds early may leave the rest of the
 //! request unread, and then requests that follow on the connection aren't read either.
+//!
+//! A response has no deadline. It is aborted when its node sends nothing for too long, and by the
+//! server when its client reads nothing for too long. When a body is dropped before its end, so is
+//! the connection, and with it what the node does for the request.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
 
-use crate::upstream::{Node, NodeResponse, PooledConnection};
-
-/// Time without progress after which a response is aborted.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+use super::event_streams::EventStream;
+use super::stall_timer::StallTimer;
+use crate::upstream::{Node, NodeResponse, PayloadRest, PooledConnection};
 
 /// Body of a response.
 #[derive(Debug)]
@@ -33,10 +35,13 @@ pub(crate) enum ResponseBody {
 /// A body that is streamed from a node to the client.
 #[derive(Debug)]
 pub(crate) struct RelayedBody {
-    first_chunk: Option<Bytes>,
+    /// First chunk, or error, that had arrived with the head.
+    first: Option<Result<Bytes, hyper::Error>>,
     source: Incoming,
     pool_return: Option<PoolReturn>,
-    stall_timer: Option<Pin<Box<Sleep>>>,
+    stall_timer: StallTimer,
+    /// Set if it is an event stream.
+    event_stream: Option<EventStream>,
 }
 
 /// Returns a connection to its pool when the response has been read.
@@ -95,10 +100,18 @@ impl ResponseBody {
             worker,
             is_reusable: sent.is_request_complete,
         };
-        (parts, Self::start(source, pool_return))
+        (parts, Self::start(source, pool_return, sent.rest))
     }
 
-    fn start(mut source: Incoming, pool_return: PoolReturn) -> Self {
+    /// Makes the body of an event stream of it.
+    pub(super) fn into_event_stream(mut self, stream: EventStream) -> Self {
+        if let Self::Streaming(relay) = &mut self {
+            relay.event_stream = Some(stream);
+        }
+        self
+    }
+
+    fn start(mut source: Incoming, pool_return: PoolReturn, rest: PayloadRest) -> Self {
         use http_body::Body as _;
         if source.is_end_stream() {
             pool_return.return_connection();
@@ -106,33 +119,77 @@ impl ResponseBody {
         }
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut first = None;
-        if let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut source).poll_frame(&mut cx)
-            && let Ok(data) = frame.into_data()
+        if let Poll::Ready(Some(frame)) = Pin::new(&mut source).poll_frame(&mut cx) {
+            first = frame.map(|frame| frame.into_data().ok()).transpose();
+        }
+        if let Some(Ok(data)) = &first
+            && source.is_end_stream()
         {
-            if source.is_end_stream() {
-                pool_return.return_connection();
-                return Self::Buffered(data);
-            }
-            first = Some(data);
+            pool_return.return_connection();
+            return Self::Buffered(data.clone());
         }
         Self::Streaming(Box::new(RelayedBody {
-            first_chunk: first,
+            first,
             source,
             pool_return: Some(pool_return),
-            stall_timer: None,
+            stall_timer: StallTimer::new(rest),
+            event_stream: None,
         }))
     }
 }
 
 impl RelayedBody {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
+        match self.event_stream.take() {
+            None => self.poll_source(cx),
+            Some(mut stream) => {
+                let frame = self.poll_event_stream(&mut stream, cx);
+                self.event_stream = Some(stream);
+                frame.map(|frame| frame.map(Ok))
+            }
+        }
+    }
+
+    /// Polls an event stream, which ends without an error.
+    fn poll_event_stream(
+        &mut self,
+        stream: &mut EventStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Frame<Bytes>>> {
+        if stream.is_ended() {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(last_lines) = stream.poll_stop(cx) {
+            return Poll::Ready(last_lines.map(Frame::data));
+        }
+        match ready!(self.poll_source(cx)) {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    stream.record(data);
+                }
+                Poll::Ready(Some(frame))
+            }
+            Some(Err(error)) => {
+                tracing::debug!(%error, "event stream broke off");
+                stream.end();
+                Poll::Ready(None)
+            }
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn poll_source(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
         use http_body::Body as _;
-        if let Some(first) = self.first_chunk.take() {
-            return Poll::Ready(Some(Ok(Frame::data(first))));
+        if let Some(first) = self.first.take() {
+            let frame = first.map(Frame::data).map_err(RelayError::from);
+            return Poll::Ready(Some(frame));
         }
         match Pin::new(&mut self.source).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                self.stall_timer = None;
+                self.stall_timer.reset();
                 if self.source.is_end_stream() {
                     self.return_connection();
                 }
@@ -144,15 +201,19 @@ impl RelayedBody {
                 Poll::Ready(None)
             }
             Poll::Pending => {
-                let stall_timer = self
-                    .stall_timer
-                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(STALL_TIMEOUT)));
-                match stall_timer.as_mut().poll(cx) {
-                    Poll::Ready(()) => Poll::Ready(Some(Err(RelayError::Stalled))),
-                    Poll::Pending => Poll::Pending,
-                }
+                ready!(self.stall_timer.poll(cx));
+                Poll::Ready(Some(Err(RelayError::Stalled)))
             }
         }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        use http_body::Body as _;
+        let has_ended = self
+            .event_stream
+            .as_ref()
+            .is_some_and(EventStream::is_ended);
+        has_ended || (self.first.is_none() && self.source.is_end_stream())
     }
 
     fn return_connection(&mut self) {
@@ -185,7 +246,7 @@ impl http_body::Body for ResponseBody {
         match self {
             Self::Empty => true,
             Self::Buffered(_) => false,
-            Self::Streaming(relay) => relay.first_chunk.is_none() && relay.source.is_end_stream(),
+            Self::Streaming(relay) => relay.is_end_stream(),
         }
     }
 

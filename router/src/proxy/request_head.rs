@@ -10,13 +10,11 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 
 use super::forwarding_headers;
 use super::refusal::Refusal;
+use super::request_kind::{RequestKind, key_path};
 use super::settings::ProxySettings;
 use crate::hosts::{RegionSelector, select_region};
 use crate::topology::TopologyView;
 use crate::upstream::{BufferedRequest, UpstreamBody};
-
-/// Prefix of the paths of keys.
-const KEY_PATH_PREFIX: &str = "/kv/";
 
 /// A request without its body.
 #[derive(Debug)]
@@ -26,26 +24,29 @@ pub(super) struct RequestHead {
     headers: HeaderMap,
     /// Region that the request is for; `None` for the global name.
     pub region: Option<usize>,
-    /// Shard of the request's key.
+    /// Kind of the request.
+    pub kind: RequestKind,
+    /// Shard of the request's key. A watch of a key has none: any node of a region can serve it,
+    /// and all watches of one key shouldn't be with one node.
     pub shard: Option<u16>,
     /// True if the request can be repeated after an unknown outcome.
     pub is_safe: bool,
     /// True if nodes read the whole body before they execute the request.
     pub is_body_read_first: bool,
     /// True if only the current region may execute the request: it has a condition, which only one
-    /// region can evaluate; or is a batch, whose operations may have some; or a PATCH of a key, which
-    /// makes the value that a region has the newest one, and another region may have an older one.
+    /// region can evaluate; or is a batch, whose operations may have some; or a PATCH of a key,
+    /// which makes the value that a region has the newest one, and another region may have an older
+    /// one; or it is an export or import, which is for all that one region has.
     pub is_for_current_region: bool,
-    /// True if the request is a batch of operations on the keys of a bucket.
-    pub is_batch: bool,
     /// True if the client sends its body only after `100 Continue`.
     pub expects_continue: bool,
 }
 
 impl RequestHead {
-    /// Parses the head of a client's request into the head for a node.
+    /// Parses the head of a client's request of this kind into the head for a node.
     pub(super) fn new(
         parts: Parts,
+        kind: RequestKind,
         id: &HeaderValue,
         origin: &RequestOrigin,
         settings: &ProxySettings,
@@ -61,13 +62,19 @@ impl RequestHead {
             return Err(Refusal::connect_not_supported());
         }
         let region = region_of_host(&uri, &headers, settings, view)?;
-        let shard = shard_of_path(uri.path(), view.shards);
+        let shard = match kind {
+            RequestKind::EventStream => None,
+            _ => shard_of_path(uri.path(), view.shards),
+        };
         let expects_continue = expects_continue(&headers);
-        let is_batch = method == Method::POST && is_bucket_path(uri.path());
         let is_touch = method == Method::PATCH && shard.is_some();
-        let is_for_current_region = is_batch || is_touch || is_conditional(&headers);
+        let is_for_current_region = match kind {
+            RequestKind::Batch | RequestKind::Export | RequestKind::Import => true,
+            RequestKind::Plain | RequestKind::EventStream => is_touch || is_conditional(&headers),
+        };
         let is_safe = matches!(method, Method::GET | Method::HEAD | Method::OPTIONS);
-        let is_body_read_first = matches!(method, Method::PUT | Method::POST | Method::PATCH);
+        let is_body_read_first = matches!(method, Method::PUT | Method::POST | Method::PATCH)
+            && kind != RequestKind::Import;
         forwarding_headers::strip_hop_by_hop(&mut headers);
         forwarding_headers::set_forwarding_headers(&mut headers, origin, &settings.trusted_proxies);
         headers.insert(&X_REQUEST_ID, id.clone());
@@ -89,16 +96,17 @@ impl RequestHead {
             uri,
             headers,
             region,
+            kind,
             shard,
             is_safe,
             is_body_read_first,
             is_for_current_region,
-            is_batch,
             expects_continue,
         })
     }
 
-    /// Returns the complete request, if it is for a key: others may have unbounded responses.
+    /// Returns the complete request, if it is for a key and no watch: others may have unbounded
+    /// responses, or such that begin before they are complete.
     pub(super) fn buffered<'a>(&'a self, body: &'a Bytes) -> Option<BufferedRequest<'a>> {
         self.shard.is_some().then_some(BufferedRequest {
             method: &self.method,
@@ -165,16 +173,10 @@ fn origin_form(uri: Uri) -> Uri {
 /// Returns the shard of the key that a path names, if it names one. A path that nodes refuse has
 /// none.
 fn shard_of_path(path: &str, shards: u16) -> Option<u16> {
-    let (bucket, key) = path.strip_prefix(KEY_PATH_PREFIX)?.split_once('/')?;
+    let (bucket, key) = key_path(path)?.split_once('/')?;
     let bucket = percent::decode_path(bucket).ok()?;
     let key = percent::decode_path(key).ok()?;
     Some(shard_of(&bucket, &key, shards))
-}
-
-/// Returns whether a path names a bucket's keys as a whole.
-fn is_bucket_path(path: &str) -> bool {
-    let rest = path.strip_prefix(KEY_PATH_PREFIX);
-    rest.is_some_and(|bucket| !bucket.contains('/'))
 }
 
 fn is_conditional(headers: &HeaderMap) -> bool {
@@ -223,13 +225,78 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_batch_is_a_post_of_a_bucket() {
-        for path in ["/kv/b", "/kv/%62", "/kv/"] {
-            assert!(is_bucket_path(path), "{path}");
+    /// Parses the head of a request to a router of one region.
+    fn head_of(
+        method: Method,
+        path: &str,
+        headers: &[(&'static str, &'static str)],
+    ) -> RequestHead {
+        let mut request = Request::new(());
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().unwrap();
+        for (name, value) in headers {
+            let value = HeaderValue::from_static(value);
+            request.headers_mut().insert(*name, value);
         }
-        for path in ["/kv/b/", "/kv/b/k", "/kv", "/buckets/b", "/KV/b"] {
-            assert!(!is_bucket_path(path), "{path}");
+        let kind = RequestKind::of(request.method(), path, request.headers());
+        let origin = RequestOrigin {
+            connection: 0,
+            request: 0,
+            peer: "9.9.9.9:1".parse().unwrap(),
+            is_encrypted: false,
+            is_router: false,
+        };
+        let view = TopologyView {
+            shards: 8,
+            regions: vec![],
+            current: 0,
+        };
+        let id = HeaderValue::from_static("id");
+        let parts = request.into_parts().0;
+        RequestHead::new(
+            parts,
+            kind,
+            &id,
+            &origin,
+            &ProxySettings::for_tests(),
+            &view,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn watches_are_for_any_node_and_never_sent_as_calls() {
+        let watch = head_of(Method::GET, "/kv/b/k", &[("accept", "text/event-stream")]);
+        assert_eq!((watch.shard, watch.is_safe), (None, true));
+        assert!(!watch.is_for_current_region, "another region may answer");
+        assert!(watch.buffered(&Bytes::new()).is_none());
+        let read = head_of(Method::GET, "/kv/b/k", &[("accept", "*/*")]);
+        assert!(read.shard.is_some() && read.buffered(&Bytes::new()).is_some());
+    }
+
+    #[test]
+    fn imports_may_be_executed_before_their_body_was_read() {
+        let import = head_of(Method::POST, "/buckets/b/import", &[]);
+        assert!(!import.is_safe && !import.is_body_read_first);
+        let create = head_of(Method::POST, "/buckets", &[]);
+        assert!(!create.is_safe && create.is_body_read_first);
+    }
+
+    #[test]
+    fn only_the_current_region_may_serve_what_is_for_one_region() {
+        let condition: &[_] = &[("if-match", "\"1\"")];
+        for (method, path, headers, is_for_current) in [
+            (Method::GET, "/buckets/b/export", &[][..], true),
+            (Method::POST, "/buckets/b/import", &[][..], true),
+            (Method::POST, "/kv/b", &[][..], true),
+            (Method::PATCH, "/kv/b/k", &[][..], true),
+            (Method::PUT, "/kv/b/k", condition, true),
+            (Method::PUT, "/kv/b/k", &[][..], false),
+            (Method::GET, "/kv/b", &[][..], false),
+            (Method::PATCH, "/buckets/b", &[][..], false),
+        ] {
+            let head = head_of(method, path, headers);
+            assert_eq!(head.is_for_current_region, is_for_current, "{path}");
         }
     }
 

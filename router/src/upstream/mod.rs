@@ -24,6 +24,6 @@ pub(crate) use node::Node;
 pub(crate) use node_streams::{BufferedRequest, ConnectSettings};
 pub(crate) use pool::PooledConnection;
 pub(crate) use reason_log::ReasonLog;
-pub(crate) use request_body::{BodyMemory, RequestPayload, UpstreamBody};
+pub(crate) use request_body::{BodyMemory, PayloadRest, RequestPayload, UpstreamBody};
 pub(crate) use send::{NodeRequest, NodeResponse, SendLimits, send};
 pub(crate) use send_error::SendError;

@@ -6,11 +6,19 @@
 //!
 //! A client that expects `100 Continue` gets it when the node sends it: until then its body is held
 //! behind a gate.
+//!
+//! A node may respond before it has read the body, as it does to an import. The connection to it
+//! then goes on sending the body, which it holds alone: the body is dropped when it has been sent,
+//! or when the connection ends, as it does when nobody reads the response any more.
+//!
+//! Invariant: only the last attempt reads the body. The connection of an earlier one, which may
+//! still be open since its response was early, sends nothing more: it would take what the last one
+//! lacks, as soon as not all is buffered.
 
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -34,6 +42,10 @@ pub(crate) enum RequestPayload {
     /// The body is still arriving.
     Streaming(Arc<StreamingBody>),
 }
+
+/// What is left of a request's body when its response has begun.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PayloadRest(Option<Weak<dyn Send + Sync>>);
 
 /// A body that is still arriving from the client.
 #[derive(Debug)]
@@ -163,6 +175,21 @@ impl RequestPayload {
         }
     }
 
+    /// Opens the gate, if there is one: the body is sent without `100 Continue` of a node.
+    pub(super) fn open_gate(&self) {
+        if let Some(gate) = self.continue_gate() {
+            gate.open();
+        }
+    }
+
+    /// Returns what is left of the body, for when this has been dropped.
+    pub(super) fn rest(&self) -> PayloadRest {
+        match self {
+            Self::Empty | Self::Buffered(_) => PayloadRest::default(),
+            Self::Streaming(streaming) => PayloadRest::of(streaming),
+        }
+    }
+
     /// Gate that a node's `100 Continue` opens, if the client expects one.
     pub(super) fn continue_gate(&self) -> Option<Arc<StreamingBody>> {
         match self {
@@ -171,6 +198,20 @@ impl RequestPayload {
             }
             Self::Empty | Self::Buffered(_) | Self::Streaming(_) => None,
         }
+    }
+}
+
+impl PayloadRest {
+    /// Creates the rest of a body, which is open until the body has been dropped.
+    pub(crate) fn of<B: Send + Sync + 'static>(body: &Arc<B>) -> Self {
+        let body = Arc::downgrade(body);
+        Self(Some(body))
+    }
+
+    /// Returns whether the body is still being sent.
+    pub(crate) fn is_open(&self) -> bool {
+        let body = self.0.as_ref();
+        body.is_some_and(|body| body.strong_count() > 0)
     }
 }
 
@@ -210,8 +251,11 @@ impl StreamingBody {
             }
         }
         let mut parts = self.state.lock();
+        if parts.attempt != attempt {
+            return Poll::Pending;
+        }
         let frame = parts.poll(cx, next);
-        if parts.attempt == attempt && parts.is_complete(*next) {
+        if parts.is_complete(*next) {
             parts.is_forwarded = true;
         }
         frame
@@ -376,3 +420,7 @@ impl Body for UpstreamBody {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "request_body_tests.rs"]
+mod tests;

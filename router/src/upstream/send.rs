@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use super::counting_stream::{AcceptedBytes, CountingStream};
 use super::node::Node;
 use super::pool::PooledConnection;
-use super::request_body::{RequestPayload, UpstreamBody};
+use super::request_body::{PayloadRest, RequestPayload, UpstreamBody};
 use super::send_error::SendError;
 
 /// Time to connect to a node, including the TLS handshake.
@@ -37,6 +37,8 @@ pub(crate) struct NodeResponse {
     /// True if the request was sent completely before the response; if not, the connection isn't
     /// reusable.
     pub is_request_complete: bool,
+    /// Rest of the request's body, which is sent on while the response is read.
+    pub rest: PayloadRest,
 }
 
 /// A request to be sent, over another connection if the first one turns out to be closed.
@@ -47,6 +49,8 @@ pub(crate) struct NodeRequest<'a> {
     pub payload: &'a RequestPayload,
     /// True if nodes read the whole body before they execute the request.
     pub is_body_read_first: bool,
+    /// True if nodes read the body to its end although their response has begun.
+    pub is_body_read_on: bool,
 }
 
 /// Limits for sending a request.
@@ -109,11 +113,18 @@ async fn exchange(
     }
     let before = connection.accepted.count();
     Some(match connection.requests.try_send_request(message).await {
-        Ok(response) => Ok(NodeResponse {
-            response,
-            is_request_complete: request.payload.is_forwarded(),
-            connection,
-        }),
+        Ok(response) => {
+            if request.is_body_read_on && response.status().is_success() {
+                // Without `100 Continue`, too, the node wants the body now.
+                request.payload.open_gate();
+            }
+            Ok(NodeResponse {
+                response,
+                is_request_complete: request.payload.is_forwarded(),
+                rest: request.payload.rest(),
+                connection,
+            })
+        }
         Err(mut error) => {
             let is_returned = error.take_message().is_some();
             let reason = error.into_error().to_string();
