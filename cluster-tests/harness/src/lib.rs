@@ -30,7 +30,9 @@ mod shared_node;
 mod signals;
 mod small_disk;
 mod startup_failure;
+pub mod transfer;
 mod wait;
+pub mod watch;
 
 pub use http::{ApiClient, ApiRequest, Bucket};
 pub use log_file::LogFile;

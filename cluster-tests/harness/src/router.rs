@@ -34,9 +34,11 @@ pub fn router_command() -> Command {
 #[derive(Debug)]
 pub struct Router {
     child: Child,
+    seeds: Vec<SocketAddr>,
+    args: Vec<String>,
     address: Ipv4Addr,
     log: LogFile,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Router {
@@ -49,13 +51,18 @@ impl Router {
     /// Starts a router with additional arguments, and waits until it is ready.
     pub async fn start_with(seeds: &[SocketAddr], args: &[&str]) -> Self {
         let router = Self::spawn(seeds, args);
-        let admin = router.admin_api();
+        router.wait_ready().await;
+        router
+    }
+
+    /// Waits until the router is ready.
+    pub async fn wait_ready(&self) {
+        let admin = self.admin_api();
         eventually("the router is ready", READY_TIMEOUT, async || {
             let response = admin.get("/readyz").unchecked().try_send().await.ok()?;
             (response.status == 200).then_some(())
         })
         .await;
-        router
     }
 
     /// Starts a router without waiting; it may find no node.
@@ -65,24 +72,33 @@ impl Router {
         let [x, y, ..] = *Uuid::new_v4().as_bytes();
         // An address of its own in 127.0.0.0/8: nobody else takes its ports.
         let address = Ipv4Addr::new(127, x.clamp(1, 254), y, 201);
-        let seeds: Vec<String> = seeds.iter().map(SocketAddr::to_string).collect();
-        let mut command = router_command();
-        command
-            .args(["--log-format", "json", "--seeds", &seeds.join(",")])
-            .args(["--http", &format!("{address}:{HTTP_PORT}")])
-            .args(["--admin", &format!("{address}:{ADMIN_PORT}")])
-            .args(args)
-            .stdout(open_append(&dir.path().join("stdout.log")))
-            .stderr(open_append(log.path()));
-        if args.contains(&"--tls-cert") {
-            command.args(["--https", &format!("{address}:{HTTPS_PORT}")]);
-        }
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         Self {
-            child: command.spawn().expect("start the router"),
+            child: spawn(seeds, &args, address, &dir),
+            seeds: seeds.to_vec(),
+            args,
             address,
             log,
-            _dir: dir,
+            dir,
         }
+    }
+
+    /// Kills the router with SIGKILL, as a crash would.
+    ///
+    /// # Panics
+    /// Panics if it has exited before.
+    pub fn kill_9(&mut self) {
+        let exited = self.child.try_wait().expect("wait for the router");
+        assert!(exited.is_none(), "the router had exited: {exited:?}");
+        self.child.kill().expect("kill the router");
+        self.child.wait().expect("wait for the killed router");
+    }
+
+    /// Starts the router that was stopped again, with the same addresses and arguments, and waits
+    /// until it is ready.
+    pub async fn restart(&mut self) {
+        self.child = spawn(&self.seeds, &self.args, self.address, &self.dir);
+        self.wait_ready().await;
     }
 
     /// Returns the address of the public port.
@@ -159,6 +175,22 @@ impl Router {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+fn spawn(seeds: &[SocketAddr], args: &[String], address: Ipv4Addr, dir: &TempDir) -> Child {
+    let seeds: Vec<String> = seeds.iter().map(SocketAddr::to_string).collect();
+    let mut command = router_command();
+    command
+        .args(["--log-format", "json", "--seeds", &seeds.join(",")])
+        .args(["--http", &format!("{address}:{HTTP_PORT}")])
+        .args(["--admin", &format!("{address}:{ADMIN_PORT}")])
+        .args(args)
+        .stdout(open_append(&dir.path().join("stdout.log")))
+        .stderr(open_append(&dir.path().join("stderr.log")));
+    if args.iter().any(|arg| arg == "--tls-cert") {
+        command.args(["--https", &format!("{address}:{HTTPS_PORT}")]);
+    }
+    command.spawn().expect("start the router")
 }
 
 impl Drop for Router {

@@ -12,8 +12,12 @@ mod api_conditional;
 mod api_cors;
 #[path = "api_counters.rs"]
 mod api_counters;
+#[path = "api_export.rs"]
+mod api_export;
 #[path = "api_http.rs"]
 mod api_http;
+#[path = "api_import.rs"]
+mod api_import;
 #[path = "api_key_names.rs"]
 mod api_key_names;
 #[path = "api_keys.rs"]
@@ -26,5 +30,11 @@ mod api_list;
 mod api_ttl;
 #[path = "api_value_size.rs"]
 mod api_value_size;
+#[path = "api_watch.rs"]
+mod api_watch;
+#[path = "api_watch_requests.rs"]
+mod api_watch_requests;
+#[path = "api_watch_resume.rs"]
+mod api_watch_resume;
 #[path = "collection.rs"]
 mod collection;

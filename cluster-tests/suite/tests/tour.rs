@@ -16,8 +16,8 @@ const OMITTED_HEADERS: [&str; 5] = [
     "access-control-expose-headers:",
     "date:",
 ];
-/// Headers whose values are times.
-const TIME_HEADERS: [&str; 2] = ["last-modified:", "expires:"];
+/// Fields whose values are times, or tokens.
+const VARYING_FIELDS: [&str; 3] = ["last-modified:", "expires:", "id:"];
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -30,8 +30,8 @@ fn repository() -> PathBuf {
 /// Masks the parts of a line that differ between runs: IDs, versions and times.
 fn mask_varying(line: &str) -> String {
     let line = line.trim_end();
-    if let Some(header) = TIME_HEADERS.iter().find(|header| line.starts_with(*header)) {
-        return (*header).to_owned();
+    if let Some(field) = VARYING_FIELDS.iter().find(|field| line.starts_with(*field)) {
+        return (*field).to_owned();
     }
     let is_part = |c: char| c.is_ascii_alphanumeric() || "-:._".contains(c);
     let mut kept = String::new();
@@ -147,6 +147,7 @@ fn varying_parts_are_masked() {
         ("\"cursor\":\"AQECAw_Fbg-IAGZydWl0\"", "\"cursor\":\"*\""),
         ("content-length: 112", "content-length: 112"),
         ("expires: Tue, 24 Nov 2026 03:32:31 GMT", "expires:"),
+        ("id: AkO5JvI", "id:"),
         ("\"2026-11-24T03:32:31.992752Z\"", "\"*\""),
         ("HTTP/1.1 200 OK\r", "HTTP/1.1 200 OK"),
     ] {
