@@ -39,6 +39,7 @@ mod slow_snapshot;
 mod target;
 mod version;
 mod version_uniqueness;
+mod watch;
 mod workload;
 mod workload_client;
 

@@ -19,7 +19,9 @@ use super::progress::Progress;
 use super::recording_client::ClientContext;
 use super::report::Report;
 use super::schedule::FaultSchedule;
+use super::watch::{self, WatchLoad, WatchResult, WatchedRegion};
 use super::workload_client::WorkloadClient;
+use cloudkv_test_harness::Bucket;
 use cloudkv_test_harness::region::{Region, RegionOptions};
 
 /// Time beyond its planned duration in which a run waits for every kind of fault to happen.
@@ -27,6 +29,9 @@ const GRACE_PERIOD: Duration = Duration::from_secs(60);
 
 /// Errors in logs that the faults themselves cause.
 const EXPECTED_ERRORS: [&str; 3] = ["clock", "damaged", "orruption"];
+
+/// Number of routers through which clients watch.
+const ROUTERS: usize = 2;
 
 /// Arguments for nodes whose logs are to be purged early: unflushed entries stay in the log.
 const EARLY_FLUSH_ARGS: [&str; 2] = ["--write-buffer-mib", "4"];
@@ -42,6 +47,8 @@ pub struct RunOptions {
     pub kinds: Vec<FaultKind>,
     /// Clients of each node.
     pub clients_per_node: u32,
+    /// True if further clients watch the bucket, and export and import it, through routers.
+    pub has_watchers: bool,
     /// Options of the region.
     pub region: RegionOptions,
     /// True to print each fault, and the progress every 10 s.
@@ -56,6 +63,7 @@ impl RunOptions {
             duration,
             kinds: FaultKind::SINGLE_REGION.to_vec(),
             clients_per_node: 5,
+            has_watchers: true,
             region: RegionOptions {
                 seed,
                 ..RegionOptions::default()
@@ -78,9 +86,13 @@ pub async fn run(options: &RunOptions) -> Report {
     if options.kinds.contains(&FaultKind::SlowSnapshot) {
         region.args.extend(EARLY_FLUSH_ARGS.map(str::to_owned));
     }
+    if options.has_watchers {
+        region.args.extend(watch::NODE_ARGS.map(str::to_owned));
+    }
     let mut region = Region::start_with(region).await;
     region.expect_errors(&EXPECTED_ERRORS);
     let load = RegionLoad::start(&region, options).await;
+    let watches = start_watches(&region, options, &load.shared.bucket).await;
     let mut progress = Progress::start(options.is_verbose);
     let mut counts = FaultCounts::default();
     let faults = inject_faults(
@@ -93,12 +105,36 @@ pub async fn run(options: &RunOptions) -> Report {
     let panicked = catch_panic(faults).await.err();
     let duration = progress.elapsed();
     let missing_faults = missing_faults(&counts, &options.kinds);
-    let result = load.finish(&mut region, panicked, missing_faults).await;
+    let result = load
+        .finish(&mut region, panicked, missing_faults, watches)
+        .await;
     let note = format!(
         "buckets filled up to their limit: {}",
         result.filled_buckets
     );
     result.into_report(options.seed, duration, counts, note)
+}
+
+/// Starts the clients that watch the bucket of the load, if the run has such.
+async fn start_watches(
+    region: &Region,
+    options: &RunOptions,
+    bucket: &Bucket,
+) -> Option<WatchLoad> {
+    if !options.has_watchers {
+        return None;
+    }
+    let seats = 0..options.region.nodes;
+    let mut watches = WatchLoad::new(bucket, options.seed, region.dir().to_owned());
+    let watched = WatchedRegion {
+        name: "local".to_owned(),
+        rpc: region.rpc_addresses(seats.clone()),
+        http: region.http_addresses(seats),
+        routers: ROUTERS,
+        is_one_of_several: false,
+    };
+    watches.add_region(&watched).await;
+    Some(watches)
 }
 
 /// Injects faults until the time is over and every kind has happened.
@@ -150,6 +186,8 @@ pub(super) struct RunResult {
     pub checked_lists: u64,
     /// Number of buckets that were filled up to their limit.
     pub filled_buckets: u64,
+    /// Further results.
+    pub notes: Vec<String>,
     /// Failures.
     pub failures: Vec<String>,
     /// Folder with logs and histories, if there were failures.
@@ -160,12 +198,13 @@ impl RunResult {
     /// Creates the report of a run with this seed, duration of the faults, number of faults and
     /// further result.
     pub(super) fn into_report(
-        self,
+        mut self,
         seed: u64,
         duration: Duration,
         faults: FaultCounts,
         note: String,
     ) -> Report {
+        self.notes.insert(0, note);
         Report {
             seed,
             duration,
@@ -174,7 +213,7 @@ impl RunResult {
             checked_calls: self.checked_calls,
             checked_lists: self.checked_lists,
             faults,
-            notes: vec![note],
+            notes: self.notes,
             failures: self.failures,
             kept_dir: self.kept_dir,
         }
@@ -235,8 +274,8 @@ impl RegionLoad {
         }
     }
 
-    /// Stops the load and runs the remaining checks, unless the faults have panicked. `also` adds
-    /// further failures.
+    /// Stops the load and runs the remaining checks, unless the faults have panicked.
+    /// `more_failures` are added to theirs.
     ///
     /// # Panics
     /// Panics if a check has panicked.
@@ -245,18 +284,24 @@ impl RegionLoad {
         region: &mut Region,
         panicked: Option<String>,
         more_failures: Vec<String>,
+        watches: Option<WatchLoad>,
     ) -> RunResult {
         let mut failures: Vec<String> = panicked.into_iter().collect();
         let (mut checker, mut directory, mut limits) = match self.stop().await {
             Ok(parts) => parts,
             Err(error) => panic!("check or client task failed: {error}"),
         };
+        let mut watched = WatchResult::default();
         if failures.is_empty() {
             let checks = async {
                 region.wait_formed().await;
                 checker.finish().await;
                 directory.finish().await;
                 limits.finish().await;
+                if let Some(mut watches) = watches {
+                    watches.stop().await;
+                    watched = watches.finish().await;
+                }
                 region.wait_converged().await;
             };
             failures.extend(catch_panic(checks).await.err());
@@ -264,6 +309,7 @@ impl RegionLoad {
         let shared = checker.shared().clone();
         failures.append(&mut checker.failures);
         failures.extend(shared.history.anomalies());
+        failures.append(&mut watched.failures);
         failures.extend(more_failures);
         failures.extend(region.unexpected_errors());
         failures.truncate(50);
@@ -278,6 +324,7 @@ impl RegionLoad {
             checked_calls: checker.checked_calls,
             checked_lists: directory.lists,
             filled_buckets: limits.filled_buckets,
+            notes: watched.notes,
             failures,
             kept_dir,
         }

@@ -61,7 +61,7 @@ pub async fn run_power(options: &PowerOptions) -> Report {
     let duration = progress.elapsed();
     let failures = counts.missing(options.power_losses.len());
     let result = load
-        .finish(&mut region, panicked, failures.into_iter().collect())
+        .finish(&mut region, panicked, failures.into_iter().collect(), None)
         .await;
     let faults = FaultCounts::default();
     result.into_report(options.run.seed, duration, faults, counts.to_string())

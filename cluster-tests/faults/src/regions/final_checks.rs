@@ -1,7 +1,7 @@
 //! Checks after the last fault of a run over several regions.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::context::RegionsContext;
@@ -13,6 +13,7 @@ use crate::answer::parse_content;
 use crate::checker::Content;
 use crate::history::KeyName;
 use crate::version::Version;
+use crate::watch::WATCHED_PREFIX;
 use cloudkv_test_harness::region::{BucketContents, LiveKey, MultiRegionCluster};
 use cloudkv_test_harness::{Bucket, eventually};
 
@@ -34,7 +35,7 @@ pub(super) async fn check(
     context: &RegionsContext,
     ended: &mut FinishedLoad,
     deleted: &[DeletedBucket],
-    own: Vec<Bucket>,
+    mut own: Vec<Bucket>,
     report: impl Fn(&str),
 ) -> NotesAndFailures {
     report("waiting until all nodes serve");
@@ -66,6 +67,14 @@ pub(super) async fn check(
     if let Some(common) = common {
         failures.extend(check_shared_keys(context, common));
     }
+    let mut notes = vec![];
+    if let Some(watches) = ended.watches.take() {
+        report("comparing what watchers have");
+        let mut watched = watches.finish().await;
+        notes.append(&mut watched.notes);
+        failures.append(&mut watched.failures);
+        own.append(&mut watched.buckets);
+    }
     report("admin verify");
     let output = cluster.admin_with_retries(0, &["verify"]).await;
     if !output.contains("equal") || output.contains("different") {
@@ -76,20 +85,11 @@ pub(super) async fn check(
     for deleted in deleted {
         deleted.wait_deleted(cluster).await;
     }
-    let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    let mut notes = vec![
-        format!(
-            "visits of keys in all regions that were judged: {}",
-            read(&context.checked_calls)
-        ),
-        format!(
-            "reads with a session token: {} answered, {} refused",
-            read(&context.token_reads),
-            read(&context.refused_token_reads)
-        ),
-        format!("keys compared at the end, byte by byte: {compared}"),
-    ];
-    if read(&context.token_reads) == 0 {
+    notes.extend(count_notes(context));
+    notes.push(format!(
+        "keys compared at the end, byte by byte: {compared}"
+    ));
+    if context.token_reads.load(Ordering::Relaxed) == 0 {
         failures.push("no read with a session token was answered".into());
     }
     if failures.is_empty() {
@@ -100,13 +100,29 @@ pub(super) async fn check(
     (notes, failures)
 }
 
+/// Returns what the clients have counted.
+fn count_notes(context: &RegionsContext) -> [String; 2] {
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    [
+        format!(
+            "visits of keys in all regions that were judged: {}",
+            read(&context.checked_calls)
+        ),
+        format!(
+            "reads with a session token: {} answered, {} refused",
+            read(&context.token_reads),
+            read(&context.refused_token_reads)
+        ),
+    ]
+}
+
 /// Checks all shared keys, with their final state.
 fn check_shared_keys(context: &RegionsContext, contents: &BucketContents) -> Vec<String> {
     let now = context.now();
     let mut keys = context.take_shared_calls();
     let unwritten = contents.keys().filter(|name| {
         let is_known = keys.keys().any(|key| key.to_string() == **name);
-        !is_known
+        !is_known && !name.starts_with(WATCHED_PREFIX)
     });
     let mut failures: Vec<String> = unwritten
         .map(|name| format!("nobody ever wrote {name}"))

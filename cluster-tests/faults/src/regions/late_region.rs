@@ -62,6 +62,7 @@ impl LateRegion {
         }
         self.is_serving = true;
         load.add_region();
+        load.watch_region(nemesis.cluster, region).await;
         let elapsed_secs = (elapsed - self.started_at).as_secs_f64();
         results.notes.push(format!(
             "{} joined within {elapsed_secs:.1} s, under faults",

@@ -15,8 +15,10 @@ use crate::bucket_list::BucketListClient;
 use crate::history::History;
 use crate::history_checker::{ExtraCheck, HistoryChecker};
 use crate::recording_client::ClientContext;
+use crate::watch::{WatchLoad, WatchedRegion};
 use crate::workload_client::WorkloadClient;
 use cloudkv_test_harness::Bucket;
+use cloudkv_test_harness::region::MultiRegionCluster;
 
 /// Time after the end of a generation of keys in which its last reader in another region has its
 /// response.
@@ -36,6 +38,8 @@ pub(super) struct RegionsLoad {
     checkers: Vec<JoinHandle<HistoryChecker>>,
     bucket_lists: JoinHandle<BucketListClient>,
     bucket_list_context: Arc<ClientContext>,
+    /// Clients that watch the shared keys, if the run has such.
+    pub watches: Option<WatchLoad>,
 }
 
 /// The results of a load after its end.
@@ -43,6 +47,8 @@ pub(super) struct FinishedLoad {
     pub checkers: Vec<HistoryChecker>,
     pub bucket_lists: BucketListClient,
     pub failures: Vec<String>,
+    /// Clients that watch the shared keys still, if the run has such.
+    pub watches: Option<WatchLoad>,
     bucket_list_context: Arc<ClientContext>,
 }
 
@@ -74,6 +80,7 @@ impl RegionsLoad {
             checkers: vec![],
             bucket_lists: tokio::spawn(directory.run()),
             bucket_list_context: shared,
+            watches: None,
         }
     }
 
@@ -124,11 +131,28 @@ impl RegionsLoad {
         }));
     }
 
-    /// Stops all clients.
+    /// Starts the clients that watch the shared keys in a region, if the run has such. The region
+    /// must serve already.
+    pub(super) async fn watch_region(&mut self, cluster: &MultiRegionCluster, region: usize) {
+        let Some(watches) = &mut self.watches else {
+            return;
+        };
+        let seats = cluster.seats(region);
+        let watched = WatchedRegion {
+            name: cluster.names()[region].clone(),
+            rpc: cluster.rpc_addresses(cluster.running()),
+            http: cluster.http_addresses(seats),
+            routers: 1,
+            is_one_of_several: true,
+        };
+        watches.add_region(&watched).await;
+    }
+
+    /// Stops all clients but those that watch.
     ///
     /// # Panics
     /// Panics if a check has panicked.
-    pub(super) async fn stop(self) -> FinishedLoad {
+    pub(super) async fn stop(mut self) -> FinishedLoad {
         self.context.stop_all();
         self.bucket_list_context.stop.store(true, Ordering::Relaxed);
         let mut failures = vec![];
@@ -136,6 +160,9 @@ impl RegionsLoad {
             if let Err(error) = result {
                 failures.push(format!("client task failed: {error}"));
             }
+        }
+        if let Some(watches) = &mut self.watches {
+            watches.stop().await;
         }
         let checkers = join_all(self.checkers).await.into_iter();
         FinishedLoad {
@@ -147,6 +174,7 @@ impl RegionsLoad {
                 .await
                 .expect("the client task does not panic"),
             failures,
+            watches: self.watches,
             bucket_list_context: self.bucket_list_context,
         }
     }

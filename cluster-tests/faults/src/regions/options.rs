@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::fault_kind::FaultKind;
 use crate::power::{PowerLoss, PowerLossPlan, SMALL_FILE_ARGS};
+use crate::watch;
 use cloudkv_test_harness::region::RegionOptions;
 
 /// Names of the regions.
@@ -27,6 +28,9 @@ pub struct RegionsOptions {
     pub clients_per_node: u32,
     /// True if the third region joins after a third of the time.
     pub has_late_region: bool,
+    /// True if further clients watch the shared keys, and export and import them, through routers.
+    /// Not in an upgrade, whose older build may not know that, and not with power losses.
+    pub has_watchers: bool,
     /// Older build that all nodes begin with: they are upgraded to this one, downgraded and
     /// upgraded again, and there are no faults.
     pub old_binary: Option<PathBuf>,
@@ -51,6 +55,7 @@ impl RegionsOptions {
             shards: 4,
             clients_per_node: 2,
             has_late_region: false,
+            has_watchers: true,
             old_binary: None,
             power_losses: vec![],
             is_verbose: false,
@@ -64,6 +69,11 @@ impl RegionsOptions {
             power_losses: (0..count).map(|_| plan.next_power_loss()).collect(),
             ..Self::new(seed, Duration::ZERO, each)
         }
+    }
+
+    /// Returns whether clients watch.
+    pub(super) fn is_watched(&self) -> bool {
+        self.has_watchers && self.old_binary.is_none() && !self.has_power_losses()
     }
 
     /// Returns whether the run has power losses, and no other faults.
@@ -80,6 +90,8 @@ impl RegionsOptions {
     pub(super) fn region_options(&self) -> RegionOptions {
         let args: &[&str] = if self.has_power_losses() {
             &SMALL_FILE_ARGS
+        } else if self.is_watched() {
+            &watch::NODE_ARGS
         } else {
             &[]
         };

@@ -1,6 +1,7 @@
 //! A whole run over several regions: load, faults, and then the checks.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::RegionsContext;
@@ -14,6 +15,8 @@ use super::upgrade;
 use crate::panics::catch_panic;
 use crate::progress::Progress;
 use crate::report::Report;
+use crate::watch::WatchLoad;
+use cloudkv_test_harness::Bucket;
 use cloudkv_test_harness::region::{FlowShape, MultiRegionCluster};
 
 /// Latency and jitter between the first two regions, and between each of them and the third.
@@ -35,17 +38,7 @@ pub async fn run_regions(options: &RegionsOptions) -> Report {
     let has_new_calls = options.old_binary.is_none();
     let context = RegionsContext::start(&cluster, REGION_NAMES.len(), has_new_calls).await;
     let listed_bucket = cluster.api(0).create_bucket_with(&[("plan", "pro")]).await;
-    let dir = cluster.dir().to_owned();
-    let mut load = RegionsLoad::new(
-        &context,
-        options.clients_per_node,
-        options.seed,
-        dir,
-        listed_bucket.clone(),
-    );
-    for _ in 0..options.initial_regions() {
-        load.add_region();
-    }
+    let mut load = start_load(&cluster, options, &context, &listed_bucket).await;
     let progress = Progress::start(options.is_verbose);
     let report = |text: &str| progress.report(text);
     let mut results = FaultResults::default();
@@ -115,6 +108,32 @@ async fn start_cluster(options: &RegionsOptions) -> MultiRegionCluster {
     }
     set_latencies(&cluster);
     cluster
+}
+
+/// Starts the clients of the regions that run from the start.
+async fn start_load(
+    cluster: &MultiRegionCluster,
+    options: &RegionsOptions,
+    context: &Arc<RegionsContext>,
+    listed_bucket: &Bucket,
+) -> RegionsLoad {
+    let dir = || cluster.dir().to_owned();
+    let mut load = RegionsLoad::new(
+        context,
+        options.clients_per_node,
+        options.seed,
+        dir(),
+        listed_bucket.clone(),
+    );
+    if options.is_watched() {
+        let bucket = &context.shared_keys.bucket;
+        load.watches = Some(WatchLoad::new(bucket, options.seed, dir()));
+    }
+    for region in 0..options.initial_regions() {
+        load.add_region();
+        load.watch_region(cluster, region).await;
+    }
+    load
 }
 
 /// Disturbs the regions as the options say: by an upgrade, by power losses, or by other faults.

@@ -21,6 +21,9 @@ pub(crate) struct Args {
     /// Clients of each node
     #[arg(long, default_value_t = 6)]
     clients: u32,
+    /// Leave out the clients that watch the bucket, and export and import it, through routers
+    #[arg(long)]
+    without_watchers: bool,
     #[command(flatten)]
     kinds: KindArgs,
 }
@@ -31,6 +34,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let mut options = RunOptions::new(seed, from_minutes(args.minutes));
     options.is_verbose = true;
     options.clients_per_node = args.clients;
+    options.has_watchers = !args.without_watchers;
     options.region.nodes = args.nodes;
     options.region.shards = args.shards;
     let on_request: &[FaultKind] = if args.nodes > 2 {

@@ -18,6 +18,9 @@ pub(crate) struct Args {
     each: String,
     #[command(flatten)]
     kinds: KindArgs,
+    /// Leave out the clients that watch shared keys, and export and import them, through routers
+    #[arg(long)]
+    without_watchers: bool,
     /// Have the third region join after a third of the time
     #[arg(long)]
     join: bool,
@@ -26,6 +29,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let mut options = args.run.options("regions", args.minutes, &args.each)?;
     options.has_late_region = args.join;
+    options.has_watchers = !args.without_watchers;
     options.kinds = args.kinds.select(options.kinds, &[])?;
     print_report(&run_regions(&options).await)
 }
