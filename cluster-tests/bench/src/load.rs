@@ -223,6 +223,7 @@ impl Args {
             measure: Duration::from_secs_f64(self.seconds),
             watch: self.watch.clone(),
             max_errors: 10_000,
+            sent_times: None,
             print_progress: false,
         })
     }

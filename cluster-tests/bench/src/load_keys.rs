@@ -128,6 +128,7 @@ fn spec(args: &Args, bucket: &str) -> LoadSpec {
         measure: LOAD_TIMEOUT,
         watch: args.watch.clone(),
         max_errors: MAX_ERRORS,
+        sent_times: None,
         print_progress: true,
     }
 }

@@ -2,7 +2,6 @@
 //! every value is still there.
 
 mod args;
-mod memory;
 mod report;
 mod run;
 mod speed;

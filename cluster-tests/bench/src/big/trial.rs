@@ -1,12 +1,12 @@
 //! The steps of the measurement.
 
 use super::args::Args;
-use super::memory;
 use super::report::Report;
 use super::speed::{FEW_KEYS, Speed};
 use crate::disk::FsyncLatency;
 use crate::engine::LoadResult;
 use crate::load_keys::KEY_DIGITS;
+use crate::peak_memory::peak_during;
 use crate::process::{self, run_load};
 use crate::procfs::Machine;
 use crate::servers::{Endpoint, Node, restart_timed};
@@ -41,7 +41,7 @@ pub(super) async fn run(args: &Args) -> Result<Report> {
         .await?;
 
     let loading = load_keys(args, &node, &bucket, args.keys);
-    let (loaded, while_loading) = memory::peak_during(node.child.pid(), loading).await?;
+    let (loaded, while_loading) = peak_during(node.child.pid(), loading).await?;
     sleep(SETTLE_TIME).await;
     let idle = node.memory()?;
     let disk_bytes = process::disk_usage(&data)?;

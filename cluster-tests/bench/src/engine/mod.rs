@@ -11,6 +11,7 @@ mod keys;
 mod pacer;
 mod response;
 mod run;
+mod sent_times;
 mod spec;
 mod stats;
 mod window;
@@ -18,4 +19,6 @@ mod worker;
 
 pub(crate) use keys::KeyOrder;
 pub(crate) use run::{LoadResult, run};
+pub(crate) use sent_times::SentTimes;
 pub(crate) use spec::LoadSpec;
+pub(crate) use stats::{Latency, Stats};

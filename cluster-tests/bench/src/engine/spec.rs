@@ -1,8 +1,10 @@
 //! Specification of a run.
 
 use super::keys::KeyOrder;
+use super::sent_times::SentTimes;
 use crate::workload::{Dialect, Operation};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Specification of one run of the load generator.
@@ -50,6 +52,8 @@ pub(crate) struct LoadSpec {
     pub max_errors: u64,
     /// Requests per second, all connections together; `None`: as many as are answered.
     pub rate: Option<f64>,
+    /// Takes the time at which each request is sent, if set.
+    pub sent_times: Option<Arc<SentTimes>>,
     /// Set if the rate is printed every ten seconds.
     pub print_progress: bool,
 }

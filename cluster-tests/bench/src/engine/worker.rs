@@ -194,6 +194,9 @@ impl<'a> Worker<'a> {
             let Some((key, random_seed)) = self.source.next() else {
                 break;
             };
+            if let Some(times) = &self.spec.sent_times {
+                times.record(key, now);
+            }
             let seed = self.spec.value_seed.unwrap_or(random_seed);
             self.template.append(&mut connection.output, key, seed);
             connection.in_flight.push_back(InFlight { key, sent: now });

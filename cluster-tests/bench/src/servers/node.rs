@@ -37,9 +37,15 @@ struct NodeAddresses {
     pid: u32,
 }
 
-#[derive(Debug, Deserialize)]
-struct CreatedBucket {
-    bucket_id: String,
+/// A bucket, and the key of the account that owns it.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct OwnedBucket {
+    /// ID of the bucket.
+    #[serde(rename = "bucket_id")]
+    pub id: String,
+    /// API key of its account.
+    #[serde(rename = "account_id")]
+    pub account: String,
 }
 
 impl Node {
@@ -135,10 +141,14 @@ impl Node {
 
 /// Creates a bucket with a quota of a hundred million keys.
 pub(crate) async fn create_bucket(http: SocketAddr) -> Result<String> {
+    Ok(create_owned_bucket(http).await?.id)
+}
+
+/// Creates a bucket like [`create_bucket`], and returns the key of its account, too.
+pub(crate) async fn create_owned_bucket(http: SocketAddr) -> Result<OwnedBucket> {
     let path = "/buckets?access=public&plan=business";
     let response = http::expect_success(http, "POST", path, Vec::new()).await?;
-    let created: CreatedBucket = serde_json::from_slice(response.body()).context("new bucket")?;
-    Ok(created.bucket_id)
+    serde_json::from_slice(response.body()).context("new bucket")
 }
 
 /// Restarts a node on its data. Returns the times until it was ready and until `path` was read.

@@ -1,4 +1,4 @@
-//! Memory of the node while other work runs.
+//! Memory of nodes while other work runs.
 
 use crate::procfs::MemoryUsage;
 use anyhow::Result;
@@ -8,8 +8,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Waits for `work` and returns its result with the highest memory use meanwhile.
-pub(super) async fn peak_during<T>(
+/// Waits for `work` and returns its result with the highest memory use of a process meanwhile.
+pub(crate) async fn peak_during<T>(
     pid: u32,
     work: impl Future<Output = Result<T>>,
 ) -> Result<(T, MemoryUsage)> {
