@@ -8,7 +8,7 @@ use super::model::WatchModel;
 use super::options::{WatchCounts, WatchOptions};
 use crate::response::HttpResponse;
 
-/// What a client knows.
+/// Knowledge of one client.
 #[derive(Debug)]
 pub(super) struct ClientState {
     pub(super) model: WatchModel,
@@ -17,7 +17,7 @@ pub(super) struct ClientState {
     pub(super) last_event_id: String,
     /// Response after which an `EventSource` gives up.
     pub(super) refusal: Option<HttpResponse>,
-    /// What no server may do.
+    /// Violation by the server.
     pub(super) failure: Option<String>,
 }
 

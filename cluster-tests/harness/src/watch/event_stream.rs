@@ -230,7 +230,7 @@ pub enum OpenError {
     NoResponse(String),
 }
 
-/// What comes next in an event stream.
+/// Next step of an event stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamStep {
     /// Part of the stream.

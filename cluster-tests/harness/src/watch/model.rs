@@ -18,7 +18,7 @@ use super::key_event::KeyEvent;
 use super::key_version::KeyVersion;
 use super::parser::ServerSentEvent;
 
-/// What the client has to do after an event.
+/// Duty of the client after an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelStep {
     /// Go on.
