@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::stream::unfold;
 use http::{HeaderValue, Request, Response};
 use http_body::Body as _;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -136,18 +137,16 @@ impl RequestHandler for EarlyResponse {
     }
 }
 
-/// Client of a server whose responses begin early.
-struct EarlyClient {
-    stream: TcpStream,
-    received: String,
+/// Server whose responses begin early, and whose drain has no limit.
+struct EarlyServer {
+    address: SocketAddr,
     requests: mpsc::UnboundedReceiver<OpenRequest>,
     shutdown: CancellationToken,
     served: JoinHandle<()>,
 }
 
-impl EarlyClient {
-    /// Starts a server that drains without a limit, and connects to it.
-    async fn connect() -> Self {
+impl EarlyServer {
+    async fn start() -> Self {
         let (sender, requests) = mpsc::unbounded_channel();
         let handler = Arc::new(EarlyResponse {
             requests: sender,
@@ -167,11 +166,33 @@ impl EarlyClient {
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(serve(port, handler, settings, shutdown.clone()));
         Self {
-            stream: TcpStream::connect(address).await.unwrap(),
-            received: String::new(),
+            address,
             requests,
             shutdown,
             served,
+        }
+    }
+
+    async fn next_request(&mut self) -> OpenRequest {
+        self.requests.recv().await.unwrap()
+    }
+}
+
+/// Client of a server whose responses begin early.
+struct EarlyClient {
+    stream: TcpStream,
+    received: String,
+    server: EarlyServer,
+}
+
+impl EarlyClient {
+    /// Connects to a server of its own.
+    async fn connect() -> Self {
+        let server = EarlyServer::start().await;
+        Self {
+            stream: TcpStream::connect(server.address).await.unwrap(),
+            received: String::new(),
+            server,
         }
     }
 
@@ -197,7 +218,7 @@ async fn a_body_is_read_on_after_its_response_has_begun() {
     let test = async {
         let mut client = EarlyClient::connect().await;
         client.send(UPLOAD_HEAD).await;
-        let mut request = client.requests.recv().await.unwrap();
+        let mut request = client.server.next_request().await;
         request.send("progress");
         client.read_until("progress").await;
         // Whether the body will be read to its end isn't known yet.
@@ -222,7 +243,7 @@ async fn a_connection_ends_although_a_body_was_dropped_after_its_response_had_be
     let test = async {
         let mut client = EarlyClient::connect().await;
         client.send(UPLOAD_HEAD).await;
-        let request = client.requests.recv().await.unwrap();
+        let request = client.server.next_request().await;
         request.send("stopped");
         client.read_until("stopped").await;
         drop(request);
@@ -237,15 +258,63 @@ async fn a_drain_waits_for_streams_and_no_longer() {
     let test = async {
         let mut client = EarlyClient::connect().await;
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        let request = client.requests.recv().await.unwrap();
+        let request = client.server.next_request().await;
         request.send("first");
         client.read_until("first").await;
-        client.shutdown.cancel();
+        client.server.shutdown.cancel();
         request.send("last");
         client.read_until("last").await;
-        assert!(!client.served.is_finished());
+        assert!(!client.server.served.is_finished());
         drop(request);
-        client.served.await.unwrap();
+        client.server.served.await.unwrap();
     };
     timeout(TEST_TIMEOUT, test).await.unwrap();
 }
+
+/// An upload whose lines come one by one fills the stream's window with small frames while the
+/// handler is busy. h2 allows for a certain overhead of frames that aren't read, and would end the
+/// connection beyond it (<https://docs.rs/h2>, `data_frame_budget`).
+#[tokio::test]
+async fn a_window_full_of_short_lines_is_no_reason_to_end_a_connection() {
+    let test = async {
+        let mut server = EarlyServer::start().await;
+        let stream = TcpStream::connect(server.address).await.unwrap();
+        let (mut client, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
+        let connection = tokio::spawn(connection);
+        let line = Bytes::from_static(SHORTEST_LINE);
+        let count = drive::STREAM_WINDOW as usize / line.len();
+        let all_sent = Arc::new(Notify::new());
+        let sender = Arc::clone(&all_sent);
+        let lines = unfold(0, move |sent| {
+            let (line, sender) = (line.clone(), Arc::clone(&sender));
+            async move {
+                if sent == count {
+                    sender.notify_one();
+                }
+                (sent < count).then(|| (Ok::<_, Infallible>(line), sent + 1))
+            }
+        });
+        let upload = Request::post("http://a/").body(Body::from_stream(lines));
+        let upload = client.send_request(upload.unwrap()).await.unwrap();
+        assert_eq!(upload.status(), 200);
+        let mut request = server.next_request().await;
+        all_sent.notified().await;
+        // This request arrives behind the lines, or among the last of them.
+        let other = Request::get("http://a/").body(Body::empty()).unwrap();
+        let other = client.send_request(other).await.unwrap();
+        assert_eq!(other.status(), 200);
+        let mut received = 0;
+        while received < count * SHORTEST_LINE.len() {
+            received += request.next_data().await.len();
+        }
+        assert!(!connection.is_finished());
+        connection.abort();
+    };
+    timeout(TEST_TIMEOUT, test).await.unwrap();
+}
+
+/// Shortest line of an import.
+const SHORTEST_LINE: &[u8] = b"{\"key\":\"k\",\"value\":\"\"}\n";

@@ -17,9 +17,14 @@ use crate::server::conn::state::Directive;
 use crate::server::handler::RequestHandler;
 use crate::server::settings::HttpSettings;
 
-/// Flow-control windows: bytes of unread bodies of one HTTP/2 request, and of one connection.
-const STREAM_WINDOW: u32 = 64 << 10;
-const CONNECTION_WINDOW: u32 = 256 << 10;
+/// Flow-control window of an HTTP/2 request: bytes of its body that may arrive unread.
+///
+/// h2 ends a connection whose unread DATA frames fall short of 256 bytes each by more than half the
+/// connection's window in sum. A client that respects its windows must not meet that: a stream's
+/// window full of frames of 24 bytes, the shortest lines of an import, falls short by 475 KB.
+pub(crate) const STREAM_WINDOW: u32 = 48 << 10;
+/// Flow-control window of an HTTP/2 connection: bytes of all its requests' unread bodies.
+const CONNECTION_WINDOW: u32 = 1 << 20;
 
 /// Configures hyper with the settings' bounds. Its own header timeout stays off: it would also be
 /// the idle timeout, doesn't cover the wait for the first byte, and takes a timer per request.
