@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hyper_util::server::conn::auto::Builder;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{MissedTickBehavior, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -40,6 +41,11 @@ use crate::server::conn::state::Directive;
 use crate::server::encryption::{ConnectionStart, Encryption};
 use crate::server::handler::RequestHandler;
 use crate::server::settings::HttpSettings;
+
+/// Time for which sent bytes may stay unacknowledged before a client counts as lost, in
+/// milliseconds. Bytes of a quiet event stream fit into a socket's buffer for hours: no other timeout
+/// notices that nobody takes them.
+const LOST_CLIENT_TIMEOUT_MS: u32 = 120_000;
 
 /// Minimum and maximum delay after a connection couldn't be accepted (out of file descriptors).
 const MIN_ACCEPT_BACKOFF: Duration = Duration::from_millis(5);
@@ -174,9 +180,7 @@ impl<A: RequestHandler> HttpServer<A> {
             return;
         };
         self.handler.connections().record_accepted();
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "setting TCP_NODELAY failed");
-        }
+        set_socket_options(&stream);
         let incoming = IncomingConnection {
             stream,
             peer,
@@ -251,6 +255,15 @@ impl<A: RequestHandler> HttpServer<A> {
                 );
             }
         }
+    }
+}
+
+fn set_socket_options(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "setting TCP_NODELAY failed");
+    }
+    if let Err(error) = set_tcp_user_timeout(stream, LOST_CLIENT_TIMEOUT_MS) {
+        tracing::debug!(%error, "setting TCP_USER_TIMEOUT failed");
     }
 }
 

@@ -318,3 +318,83 @@ async fn a_window_full_of_short_lines_is_no_reason_to_end_a_connection() {
 
 /// Shortest line of an import.
 const SHORTEST_LINE: &[u8] = b"{\"key\":\"k\",\"value\":\"\"}\n";
+
+/// Frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    let head = [0, 0, length, kind, flags, 0, 0, 0, stream];
+    [&head, payload].concat()
+}
+
+/// Beginning of an upload over HTTP/2 of which this is sent, with these further headers.
+fn begin_upload(headers: &[u8], data: &[u8]) -> Vec<u8> {
+    // POST http://a/
+    let head = [&[0x83, 0x86, 0x84, 0x41, 1, b'a'], headers].concat();
+    [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(4, 0, 0, &[]),
+        frame(1, 0x4, 1, &head),
+        frame(0, 0, 1, data),
+    ]
+    .concat()
+}
+
+/// `content-length: 10`.
+const CONTENT_LENGTH_10: &[u8] = &[0x0f, 0x0d, 2, b'1', b'0'];
+
+#[tokio::test]
+async fn a_stream_that_is_reset_without_an_error_has_no_whole_body() {
+    let test = async {
+        for headers in [&[][..], CONTENT_LENGTH_10] {
+            let mut server = EarlyServer::start().await;
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            stream
+                .write_all(&begin_upload(headers, b"half"))
+                .await
+                .unwrap();
+            let mut request = server.next_request().await;
+            assert_eq!(request.next_data().await, "half");
+            let no_error = [0; 4];
+            stream.write_all(&frame(3, 0, 1, &no_error)).await.unwrap();
+            let end = poll_fn(|cx| Pin::new(&mut request.body).poll_frame(cx)).await;
+            assert!(matches!(end, Some(Err(_))), "{end:?}");
+        }
+    };
+    timeout(TEST_TIMEOUT, test).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_quiet_connection_is_cut_although_it_was_told_to_drain_twice() {
+    let test = async {
+        let (sender, mut requests) = mpsc::unbounded_channel();
+        let handler = Arc::new(EarlyResponse {
+            requests: sender,
+            metrics: Arc::default(),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let port = Port {
+            listener,
+            encryption: Encryption::Off,
+        };
+        let settings = HttpSettings {
+            // HTTP/2 connections are told to drain now, and all of them after it.
+            lame_duck: Duration::from_millis(1),
+            drain_timeout: Duration::from_millis(10),
+            ..HttpSettings::default()
+        };
+        let shutdown = CancellationToken::new();
+        let served = tokio::spawn(serve(port, handler.clone(), settings, shutdown.clone()));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&begin_upload(&[], b"half")).await.unwrap();
+        let _request = requests.recv().await.unwrap();
+        shutdown.cancel();
+        served.await.unwrap();
+        assert_eq!(
+            handler.metrics.open_connections(),
+            0,
+            "it outlives the server"
+        );
+    };
+    timeout(TEST_TIMEOUT, test).await.unwrap();
+}

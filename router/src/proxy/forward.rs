@@ -75,7 +75,7 @@ enum Outcome {
     Responded(Response<ResponseBody>),
     /// The request may have been executed.
     Unknown,
-    /// The client aborted its body, so the request was not executed.
+    /// The client aborted its body, so the request was not executed, except for what an import had.
     Aborted,
     /// No node responded, and the request was not executed.
     Unreachable,

@@ -131,8 +131,8 @@ impl ResponseBody {
         Self::Streaming(Box::new(RelayedBody {
             first,
             source,
+            stall_timer: StallTimer::new(Arc::clone(&pool_return.node), rest),
             pool_return: Some(pool_return),
-            stall_timer: StallTimer::new(rest),
             event_stream: None,
         }))
     }

@@ -167,7 +167,7 @@ impl RequestPayload {
     }
 
     /// Returns whether the client aborted the body: then no node has received all of it, and none
-    /// has executed the request.
+    /// has executed the request, except for what an import has of it.
     pub(crate) fn is_aborted(&self) -> bool {
         match self {
             Self::Empty | Self::Buffered(_) => false,

@@ -100,6 +100,12 @@ impl RequestBody {
             let frame = match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                // hyper takes a reset, or the end of a connection, with `NO_ERROR` for the end.
+                None if self.ends_with_stream && !incoming.is_end_stream() => {
+                    self.withheld = None;
+                    let message = "the stream was reset before its end";
+                    return Poll::Ready(Some(Err(message.into())));
+                }
                 None => return Poll::Ready(take_withheld(&mut self.withheld).map(Ok)),
             };
             if self.withheld.is_some() {

@@ -56,13 +56,13 @@ pub(crate) async fn drive<A: RequestHandler>(
     let state = Arc::clone(&session.state);
     let service = service_fn(move |request| Arc::clone(&session).serve(request));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let (mut last_seen, mut is_draining) = (None, false);
+    let (mut is_registered, mut is_draining) = (false, false);
     let ended = poll_fn(|cx| {
-        // A task's waker stays the same, but each directive takes it: so it is registered again
-        // after each, and then the directive is read again.
+        // A task's waker stays the same, but whoever issues a directive takes it, also one that
+        // changes nothing: so it is registered again with each poll from the first directive on,
+        // and then the directive is read again.
         let mut directive = state.directive();
-        while last_seen != Some(directive) {
-            last_seen = Some(directive);
+        if !std::mem::replace(&mut is_registered, true) || directive != Directive::Serve {
             state.register_waker(cx.waker());
             directive = state.directive();
         }

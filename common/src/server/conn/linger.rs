@@ -4,7 +4,7 @@
 //! the response before the client has read it. So after a refusal the rest is read and discarded
 //! for a moment. The number of sockets that linger at once, the time and the bytes are bounded;
 //! beyond that, sockets are closed at once. A connection beyond the limits gets its response here,
-//! too.
+//! too: at once, if no more may linger.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,24 +46,31 @@ impl Lingerer {
 
     /// Closes a socket whose response has been written.
     pub(crate) fn linger(&self, stream: TcpStream) {
-        self.close_after(discard_input(stream));
+        if let Some(permit) = self.try_permit() {
+            self.close_after(permit, discard_input(stream));
+        }
     }
 
     /// Responds to a connection beyond the limits, and closes it.
     pub(crate) fn refuse(&self, mut stream: TcpStream) {
-        self.close_after(async move {
+        let Some(permit) = self.try_permit() else {
+            refusal::respond_at_once(&stream);
+            return;
+        };
+        self.close_after(permit, async move {
             if refusal::respond(&mut stream).await.is_ok() {
                 discard_input(stream).await;
             }
         });
     }
 
+    fn try_permit(&self) -> Option<LingerPermit> {
+        let has_started = self.connections.try_start_linger(MAX_LINGERING_SOCKETS);
+        has_started.then(|| LingerPermit(Arc::clone(&self.connections)))
+    }
+
     /// Closes a socket after this, which holds it.
-    fn close_after(&self, end: impl Future<Output = ()> + Send + 'static) {
-        if !self.connections.try_start_linger(MAX_LINGERING_SOCKETS) {
-            return;
-        }
-        let permit = LingerPermit(Arc::clone(&self.connections));
+    fn close_after(&self, permit: LingerPermit, end: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         // Sockets may be dropped outside of the runtime, at its end.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::event_stream;
@@ -43,12 +44,23 @@ pub(crate) async fn respond(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) 
     if let Ok(read) = timeout(HEAD_TIMEOUT, read_head(stream, &mut head)).await {
         read?;
     }
-    let response = if requests_event_stream(&head) {
+    stream.write_all(response_to(&head)).await
+}
+
+/// Responds like [`respond`], by what has arrived of the head, and without a wait.
+pub(crate) fn respond_at_once(stream: &TcpStream) {
+    let mut head = [0; MAX_HEAD_BYTES];
+    let read = stream.try_read(&mut head).unwrap_or(0);
+    // Whoever has closed the connection gets none.
+    let _ = stream.try_write(response_to(&head[..read]));
+}
+
+fn response_to(head: &[u8]) -> &'static [u8] {
+    if requests_event_stream(head) {
         BUSY_EVENT_STREAM
     } else {
         BUSY_RESPONSE
-    };
-    stream.write_all(response).await
+    }
 }
 
 /// Reads until the end of a head, of the connection or of the room for it.
@@ -87,7 +99,7 @@ mod tests {
     use super::*;
 
     /// Returns the response to a client that sends this and nothing more.
-    async fn response_to(parts: &[&str]) -> String {
+    async fn respond_to(parts: &[&str]) -> String {
         let (mut client, mut server) = tokio::io::duplex(64 << 10);
         for part in parts {
             client.write_all(part.as_bytes()).await.unwrap();
@@ -115,7 +127,7 @@ mod tests {
         let post = "POST /kv/b HTTP/1.1\r\nAccept: text/event-stream\r\n\r\n";
         let other = "GET /kv/b HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\naccept: text/event-stream";
         for request in ["", "\r\n\r\n", "GET", post, other] {
-            let response = response_to(&[request]).await;
+            let response = respond_to(&[request]).await;
             let (head, body) = response.split_once("\r\n\r\n").unwrap();
             assert!(head.starts_with("HTTP/1.1 503 "), "{request}: {head}");
             let json: serde_json::Value = serde_json::from_str(body).unwrap();
@@ -132,7 +144,7 @@ mod tests {
         let without_end = parts.concat();
         let without_end = [without_end.trim_end()];
         for request in [&parts[..], &without_end[..]] {
-            let response = response_to(request).await;
+            let response = respond_to(request).await;
             assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
             assert!(response.contains("\r\ncontent-type: text/event-stream\r\n"));
             assert!(response.ends_with("\nretry: 2000\n"), "{response}");
