@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "cloudkv/v1/raft.proto",
     "cloudkv/v1/shard.proto",
     "cloudkv/v1/meta.proto",
@@ -10,6 +10,7 @@ const FILES: [&str; 7] = [
     "cloudkv/v1/node.proto",
     "cloudkv/v1/topology.proto",
     "cloudkv/v1/user.proto",
+    "cloudkv/v1/backup.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
