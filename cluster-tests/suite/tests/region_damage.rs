@@ -163,6 +163,38 @@ async fn a_replica_that_differs_from_the_others_is_detected_and_no_longer_used()
 }
 
 #[tokio::test]
+async fn a_replica_of_the_metadata_that_differs_is_detected_and_no_longer_used() {
+    let mut region = Region::start().await;
+    region.expect_errors(&["differ"]);
+    let comment = [("comment", "comment-as-written")];
+    let bucket = region.api(0).create_bucket_with(&comment).await;
+    region.wait_converged().await;
+    let lost = region.node_id(2).await;
+    region.terminate(2).await;
+    region.nodes[2].alter_stored_value(b"comment-as-written", b"comment-as-altered");
+    region.restart(2).await;
+    region.wait_formed().await;
+    let api = region.api(0);
+    let change = async {
+        loop {
+            let call = api.patch(&bucket.path()).api_key(&bucket.account);
+            let _ = call.urlencoded("comment=another").try_send().await;
+        }
+    };
+    let status = tokio::select! {
+        status = region.wait_exit(2) => status,
+        () = change => unreachable!("it changes the bucket for ever"),
+    };
+    assert!(status.code().is_some_and(|code| code != 0), "{status}");
+    let log = region.nodes[2].log().tail();
+    assert!(log.contains("replica of meta differs"), "{log}");
+    region.rejoin_wiped(2).await;
+    region.replace_node(0, &lost).await;
+    region.wait_formed().await;
+    region.wait_converged().await;
+}
+
+#[tokio::test]
 async fn a_full_disk_stops_a_node_and_loses_nothing() {
     let mut region = Region::start().await;
     region.expect_errors(&[""]);

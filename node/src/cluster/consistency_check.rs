@@ -1,4 +1,4 @@
-//! Compares this node's replicas of shards with those of other nodes.
+//! Compares this node's replicas, of the metadata and of shards, with those of other nodes.
 //!
 //! A replica that all other voters contradict unanimously, and that they don't need for a majority,
 //! stops serving for good: its node stops, and its data directory is marked.
@@ -9,7 +9,7 @@
 //! until the next comparison.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,9 +20,14 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::identity::replace_file;
-use crate::raft::NodeId;
+use crate::meta::Meta;
+use crate::raft::{
+    CheckpointVerdict, Checkpoints, Group, GroupStatus, NodeId, PeerCheckpoints,
+    compare_checkpoints,
+};
 use crate::rpc::{Peers, StreamKind};
-use crate::shard::{CheckpointVerdict, PeerCheckpoints, ShardHandle, compare_checkpoints};
+use crate::shard::ShardHandle;
+use crate::store::keys::GroupId;
 
 /// Minimum interval between comparisons of all replicas; a share that depends on the node is added.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -30,11 +35,14 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 const RECHECK_DELAY: Duration = Duration::from_secs(6);
 /// Time for another node to answer a query about its replica.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
-/// File that marks a data directory whose replica differed.
+/// File that marks a data directory which must not be used: its replica differed, or a backup was
+/// restored into it in part.
 const MARKER_FILE: &str = "replica-differs";
 
 /// Checks this node's replicas for consistency with those of other nodes.
 pub(crate) struct ConsistencyChecker {
+    /// The metadata group.
+    pub meta: Arc<Group<Meta>>,
     /// All shards, by number.
     pub shards: Vec<Arc<ShardHandle>>,
     /// RPC clients of the other nodes.
@@ -55,7 +63,7 @@ impl ConsistencyChecker {
             let interval = CHECK_INTERVAL + Duration::from_millis(me % 5000);
             loop {
                 tokio::time::sleep(interval).await;
-                if let Some(reason) = self.check_shards(&mut reported).await {
+                if let Some(reason) = self.check_replicas(&mut reported).await {
                     return reason;
                 }
             }
@@ -63,47 +71,64 @@ impl ConsistencyChecker {
         stop.run_until_cancelled(run).await
     }
 
-    async fn check_shards(&self, reported: &mut HashMap<u16, u64>) -> Option<String> {
-        for (number, shard) in (0..).zip(&self.shards) {
-            if !shard.is_hosted() {
-                continue;
+    async fn check_replicas(&self, reported: &mut HashMap<GroupId, u64>) -> Option<String> {
+        for replica in self.replicas() {
+            if let Some(reason) = self.check_replica(&replica, reported).await {
+                return Some(reason);
             }
-            let mut verdict = self.compare_shard(number, shard).await;
-            if let CheckpointVerdict::Outlier(_) = verdict {
-                self.set_suspect(true);
-                tokio::time::sleep(RECHECK_DELAY).await;
-                verdict = self.compare_shard(number, shard).await;
-            }
-            match verdict {
-                CheckpointVerdict::Match => {}
-                CheckpointVerdict::Mismatch(index) => {
-                    if reported.insert(number, index) != Some(index) {
-                        self.mismatches.fetch_add(1, Ordering::Relaxed);
-                        tracing::error!(shard = number, index, "replicas of a shard differ");
-                    }
-                }
-                CheckpointVerdict::Outlier(index) => {
-                    return Some(self.mark_data_dir(number, index));
-                }
-            }
-            self.set_suspect(false);
         }
+        None
+    }
+
+    /// This node's replicas: of the metadata, and of the shards that it hosts.
+    fn replicas(&self) -> Vec<LocalReplica> {
+        let meta = LocalReplica::Meta(self.meta.clone());
+        let hosted = self.shards.iter().filter(|shard| shard.is_hosted());
+        let shards = hosted.map(|shard| LocalReplica::Shard(shard.clone()));
+        std::iter::once(meta).chain(shards).collect()
+    }
+
+    /// Compares a replica. Returns the reason if it must not be used.
+    async fn check_replica(
+        &self,
+        replica: &LocalReplica,
+        reported: &mut HashMap<GroupId, u64>,
+    ) -> Option<String> {
+        let mut verdict = self.compare(replica).await;
+        if let CheckpointVerdict::Outlier(_) = verdict {
+            self.set_suspect(true);
+            tokio::time::sleep(RECHECK_DELAY).await;
+            verdict = self.compare(replica).await;
+        }
+        let group = replica.group();
+        match verdict {
+            CheckpointVerdict::Match => {}
+            CheckpointVerdict::Mismatch(index) => {
+                if reported.insert(group, index) != Some(index) {
+                    self.mismatches.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(%group, index, "replicas of a group differ");
+                }
+            }
+            CheckpointVerdict::Outlier(index) => return Some(self.mark_data_dir(group, index)),
+        }
+        self.set_suspect(false);
         None
     }
 
     /// Sets whether this node refuses to testify about its replicas.
     fn set_suspect(&self, is_suspect: bool) {
+        self.meta.checkpoints().set_suspect(is_suspect);
         for shard in &self.shards {
-            shard.view().checkpoints().set_suspect(is_suspect);
+            shard.group().checkpoints().set_suspect(is_suspect);
         }
     }
 
-    async fn compare_shard(&self, number: u16, shard: &ShardHandle) -> CheckpointVerdict {
-        let (status, me) = (shard.status(), self.peers.me());
-        let own = shard.view().checkpoints().newest();
+    async fn compare(&self, replica: &LocalReplica) -> CheckpointVerdict {
+        let (status, me) = (replica.status(), self.peers.me());
+        let own = replica.checkpoints().newest();
         let query = async |nodes: &[NodeId]| {
             let others = nodes.iter().filter(|node| **node != me);
-            let answers = join_all(others.map(|node| self.query_checkpoints(*node, number))).await;
+            let answers = join_all(others.map(|node| self.query_checkpoints(*node, replica))).await;
             answers.into_iter().flatten().collect()
         };
         let (voters, learners) =
@@ -116,13 +141,16 @@ impl ConsistencyChecker {
         compare_checkpoints(&own, &answers)
     }
 
-    /// Queries the checkpoints of another node; `None` if it doesn't answer.
-    async fn query_checkpoints(&self, node: NodeId, shard: u16) -> Option<Vec<pb::Checkpoint>> {
-        let shard = u32::from(shard);
-        let body = call::Body::Checkpoints(pb::CheckpointsQuery { shard });
+    /// Queries the checkpoints of another node; `None` if it doesn't answer, or is of a version
+    /// that doesn't compare the group.
+    async fn query_checkpoints(
+        &self,
+        node: NodeId,
+        replica: &LocalReplica,
+    ) -> Option<Vec<pb::Checkpoint>> {
         let answer = self
             .peers
-            .call(node, StreamKind::Forwarded, body, QUERY_TIMEOUT)
+            .call(node, StreamKind::Forwarded, replica.query(), QUERY_TIMEOUT)
             .await;
         match answer.ok()? {
             reply::Body::Checkpoints(answer) => Some(answer.points),
@@ -130,13 +158,13 @@ impl ConsistencyChecker {
         }
     }
 
-    fn mark_data_dir(&self, shard: u16, index: u64) -> String {
+    fn mark_data_dir(&self, group: GroupId, index: u64) -> String {
         let reason = format!(
-            "this node's replica of shard-{shard} differs from those of other nodes, which agree, \
+            "this node's replica of {group} differs from those of other nodes, which agree, \
              after entry {index}: its disk or its memory may be faulty. Replace the node by one \
              with an empty data directory"
         );
-        match replace_file(&self.data_dir, MARKER_FILE, reason.as_bytes()) {
+        match write_marker(&self.data_dir, &reason) {
             Ok(()) => reason,
             // The node would start again, and fail the comparison again.
             Err(error) => format!("{reason} (its data directory could not be marked: {error})"),
@@ -144,8 +172,59 @@ impl ConsistencyChecker {
     }
 }
 
+/// A replica on this node.
+enum LocalReplica {
+    Meta(Arc<Group<Meta>>),
+    Shard(Arc<ShardHandle>),
+}
+
+impl LocalReplica {
+    fn group(&self) -> GroupId {
+        match self {
+            Self::Meta(group) => group.id(),
+            Self::Shard(shard) => shard.group().id(),
+        }
+    }
+
+    fn status(&self) -> GroupStatus {
+        match self {
+            Self::Meta(group) => group.status(),
+            Self::Shard(shard) => shard.status(),
+        }
+    }
+
+    fn checkpoints(&self) -> &Checkpoints {
+        match self {
+            Self::Meta(group) => group.checkpoints(),
+            Self::Shard(shard) => shard.group().checkpoints(),
+        }
+    }
+
+    /// Query of another node's replica of the group.
+    fn query(&self) -> call::Body {
+        match self.group().shard_number() {
+            None => call::Body::MetadataCheckpoints(pb::MetadataCheckpointsQuery {}),
+            Some(shard) => call::Body::Checkpoints(pb::CheckpointsQuery {
+                shard: u32::from(shard),
+            }),
+        }
+    }
+}
+
+/// Marks a data directory, durably: no node starts from it. `reason` says why, and what to do.
+/// Blocks.
+pub(crate) fn write_marker(data_dir: &Path, reason: &str) -> io::Result<()> {
+    replace_file(data_dir, MARKER_FILE, reason.as_bytes())
+}
+
+/// Removes the mark of a data directory, durably. Blocks.
+pub(crate) fn remove_marker(data_dir: &Path) -> io::Result<()> {
+    fs::remove_file(data_dir.join(MARKER_FILE))?;
+    fs::File::open(data_dir)?.sync_all()
+}
+
 /// Reads the reason why a data directory must not be used, if it is marked.
-pub(crate) fn read_marker(data_dir: &std::path::Path) -> io::Result<Option<String>> {
+pub(crate) fn read_marker(data_dir: &Path) -> io::Result<Option<String>> {
     match fs::read_to_string(data_dir.join(MARKER_FILE)) {
         Ok(reason) => Ok(Some(reason)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -168,6 +168,11 @@ impl MetaState {
         }
     }
 
+    /// Digest of the header, which has that of all other rows.
+    pub(super) fn header_digest(&self) -> u64 {
+        xxh3_64(&self.header.encode_to_vec())
+    }
+
     /// Puts the header, as it is after the changes of a batch.
     pub(super) fn put_header(&self, batch: &mut RowBatch) {
         batch.put(

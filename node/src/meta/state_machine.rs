@@ -24,6 +24,8 @@ impl StateMachine for Meta {
     type State = MetaState;
     // A region that is cut off serves the buckets that it knew before a crash.
     const COMMITS_ARE_DURABLE: bool = true;
+    // Few commands change the metadata.
+    const ENTRIES_PER_CHECKPOINT: u64 = 16;
 }
 
 impl MachineState<Meta> for MetaState {
@@ -68,12 +70,17 @@ impl MachineState<Meta> for MetaState {
             Some(Command::RegionReconciled(reconciled)) => {
                 self.region_reconciled(time, *reconciled, batch)
             }
+            Some(Command::Restore(restore)) => self.restore(restore, batch),
             None => Err(unsupported_item("a command of a kind")),
         }
     }
 
     fn is_scan(_command: &pb::MetaCommand) -> bool {
         true
+    }
+
+    fn digest(&self) -> u64 {
+        self.header_digest()
     }
 
     fn finish_batch(&mut self, batch: &mut RowBatch) {

@@ -18,6 +18,7 @@ use openraft::{BasicNode, EntryPayload, SnapshotMeta};
 
 use super::applied_position::read_position;
 use super::apply_progress::ApplyProgress;
+use super::checkpoints::Checkpoints;
 use super::codec;
 use super::log_store::LogStore;
 use super::repair_state::{RepairContext, RepairState};
@@ -30,7 +31,7 @@ use crate::store::{GroupDamage, RowBatch, StateDb, StoreError};
 use crate::types::NodeId;
 
 /// Size at which a batch is written, even if more entries wait: bounds its memory.
-const MAX_BATCH_BYTES: usize = 4 << 20;
+pub(super) const MAX_BATCH_BYTES: usize = 4 << 20;
 
 /// Replica of a group on this node.
 pub(super) struct Replica<M: StateMachine> {
@@ -41,6 +42,7 @@ pub(super) struct Replica<M: StateMachine> {
     pub(super) applied: Option<LogId>,
     pub(super) membership: StoredMembership,
     pub(super) progress: Arc<ApplyProgress>,
+    pub(super) checkpoints: Arc<Checkpoints>,
     pub(super) repair: RepairState,
     pub(super) generations: GenerationAllocator,
 }
@@ -73,6 +75,7 @@ impl<M: StateMachine> Replica<M> {
             applied,
             membership,
             progress,
+            checkpoints: Arc::default(),
             repair: RepairState::new(applied),
             generations: GenerationAllocator::after(rows),
         };
@@ -89,6 +92,11 @@ impl<M: StateMachine> Replica<M> {
     /// Progress of applying entries.
     pub(super) fn progress(&self) -> Arc<ApplyProgress> {
         self.progress.clone()
+    }
+
+    /// Digests after certain entries.
+    pub(super) fn checkpoints(&self) -> Arc<Checkpoints> {
+        self.checkpoints.clone()
     }
 
     /// Allocator of the generations for received snapshots.
@@ -137,14 +145,24 @@ impl<M: StateMachine> Replica<M> {
             }
         };
         self.applied = Some(entry.log_id);
-        self.state.entry_applied(entry.log_id.index);
+        let index = entry.log_id.index;
+        self.state.entry_applied(index);
+        if index.is_multiple_of(M::ENTRIES_PER_CHECKPOINT) {
+            self.checkpoints.record(index, self.state.digest());
+        }
         Ok(response)
+    }
+
+    /// Reads the state from `rows`, which replace those before.
+    pub(super) fn reload(&mut self, rows: Rows) -> Result<(), StoreError> {
+        self.checkpoints.clear();
+        self.state.reload(rows)
     }
 
     /// Writes the batch with the position, makes it visible to readers, and only then responds.
     pub(super) async fn commit(
         &mut self,
-        mut batch: RowBatch,
+        batch: RowBatch,
         answers: Vec<PendingResponse<M>>,
     ) -> io::Result<()> {
         let Some(position) = self.applied.filter(|_| !self.is_all_written()) else {
@@ -153,6 +171,15 @@ impl<M: StateMachine> Replica<M> {
         if M::COMMITS_ARE_DURABLE {
             self.log.persist_commit(position).await?;
         }
+        self.write(batch, position)?;
+        for (responder, response) in answers {
+            responder.send(response);
+        }
+        Ok(())
+    }
+
+    /// Writes the batch, which ends at `position`, and makes it visible to readers.
+    pub(super) fn write(&mut self, mut batch: RowBatch, position: LogId) -> io::Result<()> {
         self.state.finish_batch(&mut batch);
         batch.put(
             self.rows.single(RowKind::Applied),
@@ -162,9 +189,6 @@ impl<M: StateMachine> Replica<M> {
         self.repair.last_written = Some(position);
         self.state.batch_written();
         self.publish();
-        for (responder, response) in answers {
-            responder.send(response);
-        }
         Ok(())
     }
 
@@ -302,7 +326,7 @@ impl<M: StateMachine> RaftStateMachine<TypeConfig<M>> for Replica<M> {
                 "install snapshot: its rows hold another position than its header",
             ));
         }
-        self.state.reload(rows)?;
+        self.reload(rows)?;
         self.rows = rows;
         self.applied = applied;
         self.membership = membership;

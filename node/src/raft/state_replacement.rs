@@ -12,7 +12,7 @@ use tonic::Status;
 use super::applied_position::read_position;
 use super::replica::Replica;
 use super::snapshot::{self, SnapshotData};
-use super::types::{Entry, LogId, MachineState, StateMachine, TypeConfig};
+use super::types::{Entry, LogId, StateMachine, TypeConfig};
 use crate::store::keys::{GroupId, Rows};
 use crate::store::{RowBatch, Scan, StateDb, StoreError};
 
@@ -66,7 +66,7 @@ impl<M: StateMachine> Replica<M> {
         })
         .await
         .map_err(io::Error::other)??;
-        self.state.reload(rows)?;
+        self.reload(rows)?;
         self.rows = rows;
         self.applied = position;
         self.repair.last_written = position;

@@ -30,6 +30,8 @@ pub trait StateMachine:
     /// has shown them shows them again after a crash, even if it reaches no other member. Costs a
     /// sync of the log for each batch of entries.
     const COMMITS_ARE_DURABLE: bool;
+    /// Number of entries between two checkpoints of a replica: the index of each is a multiple.
+    const ENTRIES_PER_CHECKPOINT: u64;
 }
 
 /// State of a machine on this node.
@@ -52,6 +54,10 @@ pub trait MachineState<M: StateMachine>: Send + Sync + 'static {
 
     /// Called after each entry, whatever it held, with its index in the log.
     fn entry_applied(&mut self, _index: u64) {}
+
+    /// Returns a digest of the state after the last applied entry: equal on all replicas that have
+    /// applied the same entries.
+    fn digest(&self) -> u64;
 
     /// Adds what `apply` has accumulated over the entries of a batch to it, once per batch.
     fn finish_batch(&mut self, batch: &mut RowBatch);

@@ -17,7 +17,7 @@ use super::leader_hint::LeaderHint;
 use crate::clock::Clock;
 use crate::meta::codec::{from_pb, to_pb};
 use crate::meta::{CommandResult, Meta};
-use crate::raft::{Group, NodeId, ProposeError};
+use crate::raft::{Checkpoints, Group, NodeId, ProposeError};
 use crate::rpc::{CallError, Peers, StreamKind};
 use crate::store::keys::GroupId;
 
@@ -194,6 +194,11 @@ impl MetadataClient {
         let any_other = || peers.node_numbers().first().copied();
         let hint = &self.inner.leader_hint;
         hint.target(known, peers.me(), || group.is_member(), any_other)
+    }
+
+    /// Returns the digests of this node's replica after certain entries.
+    pub(super) fn checkpoints(&self) -> &Checkpoints {
+        self.inner.group.checkpoints()
     }
 
     /// Waits until this node has applied all that was acknowledged before the call. Concurrent

@@ -23,6 +23,7 @@ impl StateMachine for Shard {
     type State = ShardState;
     // Users' reads of a shard need a majority of its region, which knows what is committed.
     const COMMITS_ARE_DURABLE: bool = false;
+    const ENTRIES_PER_CHECKPOINT: u64 = 256;
 }
 
 impl MachineState<Shard> for ShardState {
@@ -63,8 +64,11 @@ impl MachineState<Shard> for ShardState {
     }
 
     fn entry_applied(&mut self, index: u64) {
-        self.view.checkpoints.record(index, self.header.digest);
         self.pending_changes.end_entry(index);
+    }
+
+    fn digest(&self) -> u64 {
+        self.header.digest
     }
 
     fn finish_batch(&mut self, batch: &mut RowBatch) {

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
 use tokio::sync::watch;
 
-use super::checkpoints::Checkpoints;
 use super::listed_record::decode_without_value;
 use super::peers::ReplicationView;
 use super::recent_changes::RecentChanges;
@@ -38,7 +37,6 @@ pub struct ShardView {
     replication: watch::Sender<Arc<ReplicationView>>,
     last_version: AtomicU64,
     digest: AtomicU64,
-    pub(super) checkpoints: Checkpoints,
     recent_changes: RecentChanges,
     /// Lower bound of the earliest expiry of any key: it may be too early, never too late.
     next_expiry: AtomicU64,
@@ -70,7 +68,6 @@ impl ShardView {
             replication: watch::channel(Arc::default()).0,
             last_version: AtomicU64::new(0),
             digest: AtomicU64::new(0),
-            checkpoints: Checkpoints::default(),
             recent_changes,
             next_expiry: AtomicU64::new(header.expiry_low),
         };
@@ -119,7 +116,6 @@ impl ShardView {
 
     /// Shows readers another state, that of `rows` after the entry of index `applied`.
     pub(super) fn reload(&self, rows: Rows, header: &pb::ShardHeader, applied: u64) {
-        self.checkpoints.clear();
         self.generation.store(rows.generation(), Ordering::Release);
         self.next_expiry.store(header.expiry_low, Ordering::Release);
         self.publish(header);
@@ -159,11 +155,6 @@ impl ShardView {
     /// index.
     pub fn digest(&self) -> u64 {
         self.digest.load(Ordering::Acquire)
-    }
-
-    /// Returns the digests after certain entries.
-    pub fn checkpoints(&self) -> &Checkpoints {
-        &self.checkpoints
     }
 
     /// Returns the recent changes of this replica.

@@ -26,6 +26,7 @@ use openraft::errors::Fatal;
 use tokio::sync::{Mutex, watch};
 
 use super::apply_progress::ApplyProgress;
+use super::checkpoints::Checkpoints;
 use super::freshness::Freshness;
 use super::leader_contact::LeaderContact;
 use super::lease::Lease;
@@ -59,6 +60,7 @@ pub struct Group<M: StateMachine> {
     contact: Arc<LeaderContact>,
     leader: watch::Receiver<Option<NodeId>>,
     progress: Arc<ApplyProgress>,
+    checkpoints: Arc<Checkpoints>,
     log_retention_limits: (usize, u64),
     disk_space: Arc<DiskSpace>,
     /// Until then the node gives no vote: see `raft_member`.
@@ -84,6 +86,11 @@ pub struct Group<M: StateMachine> {
 impl<M: StateMachine> Group<M> {
     pub(super) fn raft(&self) -> &Raft<TypeConfig<M>, Replica<M>> {
         &self.raft
+    }
+
+    /// Digests of this node's replica after certain entries.
+    pub fn checkpoints(&self) -> &Checkpoints {
+        &self.checkpoints
     }
 
     /// Number of this node.

@@ -46,6 +46,7 @@ impl<M: StateMachine> Group<M> {
         let replica = Replica::<M>::open(engine.state.clone(), log.clone(), id, open)?;
         let replica = replica.with_repair(settings.node, damage.clone());
         let progress = replica.progress();
+        let checkpoints = replica.checkpoints();
         let generations = replica.generations();
         let peers = settings.peers.clone();
         let name_of = move |node| peers.name_of(node);
@@ -75,6 +76,7 @@ impl<M: StateMachine> Group<M> {
             contact: renewal.contact,
             leader: renewal.leader,
             progress,
+            checkpoints,
             log_retention_limits: settings.log_retention_limits,
             disk_space: settings.disk_space.clone(),
             voting_starts_at: Instant::now(),

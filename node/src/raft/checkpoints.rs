@@ -10,8 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cloudkv_proto::v1 as pb;
 use parking_lot::Mutex;
 
-/// Number of entries between two checkpoints: the index of each is a multiple of it.
-const ENTRIES_PER_CHECKPOINT: u64 = 256;
 /// Maximum number of checkpoints kept: the newest ones.
 const MAX_CHECKPOINTS: usize = 64;
 
@@ -47,11 +45,8 @@ pub(crate) enum CheckpointVerdict {
 }
 
 impl Checkpoints {
-    /// Records the digest after an applied entry, if a checkpoint is due.
+    /// Records the digest after the entry of an index.
     pub(super) fn record(&self, index: u64, digest: u64) {
-        if !index.is_multiple_of(ENTRIES_PER_CHECKPOINT) {
-            return;
-        }
         let mut points = self.points.lock();
         if points.len() >= MAX_CHECKPOINTS {
             points.pop_front();
@@ -148,6 +143,7 @@ mod tests {
         verdict_for(own, voters, &[], Some(2))
     }
 
+    const ENTRIES_PER_CHECKPOINT: u64 = 256;
     const SECOND_CHECKPOINT: u64 = 2 * ENTRIES_PER_CHECKPOINT;
 
     #[test]
@@ -235,12 +231,12 @@ mod tests {
     #[test]
     fn the_newest_checkpoints_are_kept() {
         let checkpoints = Checkpoints::default();
-        for index in 0..=ENTRIES_PER_CHECKPOINT * (MAX_CHECKPOINTS as u64 + 2) {
+        for index in 0..MAX_CHECKPOINTS as u64 + 3 {
             checkpoints.record(index, index);
         }
         let kept = checkpoints.newest();
         assert_eq!(kept.len(), MAX_CHECKPOINTS);
-        assert_eq!(kept[0].index, 3 * ENTRIES_PER_CHECKPOINT);
+        assert_eq!(kept[0].index, 3);
         checkpoints.clear();
         assert!(checkpoints.newest().is_empty());
     }
