@@ -26,6 +26,9 @@ pub(crate) type BulkCopyStream = ReceiverStream<Result<pb::BulkCopyFrame, Status
 /// Outgoing frames of a scan of a bucket.
 pub(crate) type ScanStream = ReceiverStream<Result<pb::ScanFrame, Status>>;
 
+/// Outgoing frames of a scan of a shard.
+pub(crate) type ShardScanStream = ReceiverStream<Result<pb::ShardScanFrame, Status>>;
+
 /// Handler of the calls that other nodes and routers make.
 pub(crate) trait RpcHandler: Send + Sync + 'static {
     /// Handles a call of node `from`, which waits for `timeout` at most. The calls of a stream are
@@ -70,6 +73,11 @@ pub(crate) trait RpcHandler: Send + Sync + 'static {
 
     /// Streams the live keys of a bucket in a shard to a node of the same region.
     fn scan_bucket(&self, _request: pb::ScanRequest) -> Result<ScanStream, Status> {
+        Err(Status::unimplemented("this node makes no scans for others"))
+    }
+
+    /// Streams the live records of a shard to a node of the same region.
+    fn scan_shard(&self, _request: pb::ShardScanRequest) -> Result<ShardScanStream, Status> {
         Err(Status::unimplemented("this node makes no scans for others"))
     }
 

@@ -52,7 +52,9 @@ pub(crate) use cloudkv_common::transport::tls::{
 pub(crate) use cloudkv_common::transport::{
     CallError, PendingReply, RpcClientSettings, StreamKind,
 };
-pub(crate) use handler::{BulkCopyStream, RpcHandler, ScanStream, SnapshotAcks, SnapshotFrames};
+pub(crate) use handler::{
+    BulkCopyStream, RpcHandler, ScanStream, ShardScanStream, SnapshotAcks, SnapshotFrames,
+};
 pub(crate) use peers::{Peers, PeersSettings, identify, join};
 pub(crate) use runtimes::RpcRuntimes;
 pub(crate) use server::serve;

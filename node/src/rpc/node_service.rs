@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::authorization::{caller_of, check_address, check_node, wait_until_unauthorized};
-use super::handler::{BulkCopyStream, RpcHandler, ScanStream, SnapshotFrames};
+use super::handler::{BulkCopyStream, RpcHandler, ScanStream, ShardScanStream, SnapshotFrames};
 use super::peers::Peers;
 use super::server_context::RpcServerContext;
 use super::topology_watch::watch_topology;
@@ -218,6 +218,23 @@ impl Node for NodeService {
             ));
         }
         let frames = self.context.handler.scan_bucket(request.into_inner())?;
+        Ok(Response::new(frames))
+    }
+
+    type ScanShardStream = ShardScanStream;
+
+    async fn scan_shard(
+        &self,
+        request: Request<pb::ShardScanRequest>,
+    ) -> Result<Response<Self::ScanShardStream>, Status> {
+        self.check_stream_kind(None)?;
+        let (from, ..) = self.context.authenticate(&request)?;
+        if !self.context.peers.is_same_region(from) {
+            return Err(Status::permission_denied(
+                "only nodes of this region may scan a shard",
+            ));
+        }
+        let frames = self.context.handler.scan_shard(request.into_inner())?;
         Ok(Response::new(frames))
     }
 

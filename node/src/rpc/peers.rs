@@ -384,6 +384,21 @@ impl Peers {
         Ok(client.scan_bucket(request).await?.into_inner())
     }
 
+    /// Opens a scan of a shard of this region, at its leader.
+    pub async fn open_shard_scan(
+        &self,
+        node: NodeId,
+        request: pb::ShardScanRequest,
+    ) -> Result<Streaming<pb::ShardScanFrame>, Status> {
+        let channel = self.open_channel(node, with_keep_alive).await?;
+        let mut request = Request::new(request);
+        let greeting = self.greeting(node);
+        greeting.write_metadata(StreamKind::Geo, request.metadata_mut())?;
+        let limit = self.settings.client.max_message_bytes;
+        let mut client = NodeClient::new(channel).max_decoding_message_size(limit);
+        Ok(client.scan_shard(request).await?.into_inner())
+    }
+
     /// Opens a separate connection to a node.
     async fn open_channel(
         &self,

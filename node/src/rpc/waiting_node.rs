@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::handler::{BulkCopyStream, ScanStream};
+use super::handler::{BulkCopyStream, ScanStream, ShardScanStream};
 use super::server::{ConnectionBounds, serve_connections};
 
 /// Bounds of the connections, on which nothing but small requests is read.
@@ -79,6 +79,7 @@ impl Node for WaitingNode {
     type ExchangeStream = ReceiverStream<Result<pb::ReplyFrame, Status>>;
     type WalkStream = BulkCopyStream;
     type ScanBucketStream = ScanStream;
+    type ScanShardStream = ShardScanStream;
     type WatchStream = ReceiverStream<Result<pb::Topology, Status>>;
     type SendSnapshotStream = ReceiverStream<Result<pb::SnapshotAck, Status>>;
 
@@ -121,6 +122,13 @@ impl Node for WaitingNode {
         &self,
         _request: Request<pb::ScanRequest>,
     ) -> Result<Response<Self::ScanBucketStream>, Status> {
+        Err(not_joined())
+    }
+
+    async fn scan_shard(
+        &self,
+        _request: Request<pb::ShardScanRequest>,
+    ) -> Result<Response<Self::ScanShardStream>, Status> {
         Err(not_joined())
     }
 

@@ -10,9 +10,10 @@ use cloudkv_proto::v1 as pb;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::Status;
 
-use super::scan::{PacedScan, ScanQuery};
+use super::query::ScanQuery;
 use crate::background::BackgroundScheduler;
 use crate::rpc::ScanStream;
+use crate::service::scan::PacedScan;
 use crate::service::shards::Shards;
 use crate::shard::ScanChunk;
 use crate::types::{BucketId, StoredValue, Version};
@@ -54,7 +55,7 @@ impl ScanServer {
             bucket,
             prefix: request.prefix.clone(),
         };
-        let scan = PacedScan::start(shard, self.scheduler.clone(), query);
+        let scan = query.start(shard, self.scheduler.clone());
         let (frames, stream) = mpsc::channel(READAHEAD_FRAMES);
         tokio::spawn(send_scan(scan, frames, permit));
         Ok(ScanStream::new(stream))
@@ -62,7 +63,7 @@ impl ScanServer {
 }
 
 async fn send_scan(
-    mut scan: PacedScan,
+    mut scan: PacedScan<ScanChunk>,
     frames: mpsc::Sender<Result<pb::ScanFrame, Status>>,
     _permit: OwnedSemaphorePermit,
 ) {

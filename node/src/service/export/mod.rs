@@ -8,7 +8,7 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | `scan` | scans this node's replica of a shard, and yields to users' requests |
+//! | `query` | what is scanned |
 //! | `frames` | makes scans for other nodes; their form on the way |
 //! | `source` | begins the scan of a shard at its leader |
 //! | `pins` | keeps the changes since the views |
@@ -19,7 +19,7 @@
 
 mod frames;
 mod pins;
-mod scan;
+mod query;
 mod source;
 
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use tonic::Status;
 
 use self::frames::ScanServer;
 use self::pins::ExportPins;
-use self::scan::ScanQuery;
+use self::query::ScanQuery;
 use self::source::{ScanOpener, ScannedRecords, ShardScan};
 use super::directory::Directory;
 use super::errors::KeyError;

@@ -1,31 +1,22 @@
 //! Scan of one shard for an export, at the shard's leader, wherever that is.
-//!
-//! Invariant: the view has every write that was acknowledged before the export began: a leader
-//! takes it, after it has made sure that it leads. This node's own view stays valid when it stops
-//! leading.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use cloudkv_proto::v1 as pb;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
 use super::frames;
-use super::scan::{PacedScan, ScanQuery};
+use super::query::ScanQuery;
 use crate::background::BackgroundScheduler;
 use crate::raft::NodeId;
 use crate::service::errors::KeyError;
+use crate::service::scan::{LeaderSearch, PacedScan, ScanPlace, await_begin};
 use crate::service::shards::{Shards, no_leader};
 use crate::shard::ScanChunk;
 use crate::types::StoredValue;
 
-/// Time within which a leader must begin the scan.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Timeout of one attempt to begin a scan at another node.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Minimum and maximum of the backoff between attempts to reach a leader.
-const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// A scan from which nothing arrives for this long is given up.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -39,7 +30,7 @@ pub(super) struct ShardScan {
 }
 
 enum ScanSource {
-    Here(PacedScan),
+    Here(PacedScan<ScanChunk>),
     Leader(Box<Streaming<pb::ScanFrame>>),
 }
 
@@ -58,54 +49,36 @@ impl ScanOpener {
         shard: u16,
         query: &ScanQuery,
     ) -> Result<(ShardScan, u64), KeyError> {
-        let deadline = Instant::now() + OPEN_TIMEOUT;
-        let mut others = self.shards.peers().same_region();
-        let mut backoff = RETRY_BACKOFF.0;
-        loop {
-            let error = match self.try_open(shard, query, others.first().copied()).await {
-                Ok((source, index)) => return Ok((ShardScan { shard, source }, index)),
-                Err(error) => error,
-            };
-            if Instant::now() >= deadline {
-                return Err(error);
+        let mut search = LeaderSearch::new(&self.shards, shard);
+        let (source, index) = loop {
+            match self.try_open(&search, shard, query).await {
+                Ok(begun) => break begun,
+                Err(error) => search.retry_after(error).await?,
             }
-            if !others.is_empty() {
-                others.rotate_left(1);
-            }
-            tokio::time::sleep(backoff).await;
-            backoff = (2 * backoff).min(RETRY_BACKOFF.1);
-        }
+        };
+        Ok((ShardScan { shard, source }, index))
     }
 
-    /// Begins a scan here or at the leader; at `any_other` node if none is known.
     async fn try_open(
         &self,
-        number: u16,
+        search: &LeaderSearch<'_>,
+        shard: u16,
         query: &ScanQuery,
-        any_other: Option<NodeId>,
     ) -> Result<(ScanSource, u64), KeyError> {
-        let shard = self.shards.local(number);
-        let shard = shard.ok_or_else(|| no_leader(number))?;
-        if shard.is_serving() {
-            let scan = PacedScan::start(shard, self.scheduler.clone(), query.clone());
-            return begin_here(scan).await;
+        match search.place()? {
+            ScanPlace::Here(handle) => {
+                begin_here(query.start(handle, self.scheduler.clone())).await
+            }
+            ScanPlace::At(leader) => {
+                let request = pb::ScanRequest {
+                    shard: u32::from(shard),
+                    bucket: Bytes::copy_from_slice(query.bucket.as_bytes()),
+                    prefix: query.prefix.clone(),
+                };
+                let begun = self.begin_at(leader, request);
+                await_begin(&self.shards, (shard, leader), begun).await
+            }
         }
-        // A replica knows when there is no leader.
-        let any_other = any_other.filter(|_| !shard.is_hosted());
-        let leader = shard.remote_leader().or(any_other);
-        let leader = leader.ok_or_else(|| no_leader(number))?;
-        let request = pb::ScanRequest {
-            shard: u32::from(number),
-            bucket: Bytes::copy_from_slice(query.bucket.as_bytes()),
-            prefix: query.prefix.clone(),
-        };
-        let begun = timeout(ATTEMPT_TIMEOUT, self.begin_at(leader, request)).await;
-        let timed_out = |_| Err(Status::deadline_exceeded("no answer within the timeout"));
-        begun.unwrap_or_else(timed_out).map_err(|status| {
-            let leader = self.shards.peers().name_of(leader);
-            tracing::debug!(leader, reason = status.message(), "scan not begun");
-            no_leader(number)
-        })
     }
 
     async fn begin_at(
@@ -122,7 +95,7 @@ impl ScanOpener {
     }
 }
 
-async fn begin_here(mut scan: PacedScan) -> Result<(ScanSource, u64), KeyError> {
+async fn begin_here(mut scan: PacedScan<ScanChunk>) -> Result<(ScanSource, u64), KeyError> {
     match scan.next().await.map_err(KeyError::Storage)? {
         Some(ScanChunk::Start { applied_index }) => Ok((ScanSource::Here(scan), applied_index)),
         Some(ScanChunk::Records(_)) | None => {

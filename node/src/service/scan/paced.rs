@@ -1,4 +1,4 @@
-//! Scan of a bucket in this node's replica of a shard, in one consistent view.
+//! Scan of this node's replica of a shard, in one consistent view, at the pace of background work.
 //!
 //! A thread of the blocking pool scans. It goes on to the next chunk only when it is told to, by
 //! whoever has a permit of the background scheduler: so the rest after a chunk is in proportion to
@@ -7,56 +7,43 @@
 
 use std::io;
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::background::BackgroundScheduler;
-use crate::shard::{ScanChunk, ShardHandle};
-use crate::types::BucketId;
-
-/// Keys that are scanned.
-#[derive(Clone, Debug)]
-pub(super) struct ScanQuery {
-    pub bucket: BucketId,
-    /// Prefix of the keys.
-    pub prefix: Bytes,
-}
+use crate::shard::{ShardHandle, ShardView};
 
 /// Scan that yields to users' requests. Its thread ends when this is dropped.
-pub(super) struct PacedScan {
+pub(crate) struct PacedScan<C> {
     scheduler: BackgroundScheduler,
     /// Lets the thread go on to its next chunk.
     turns: mpsc::Sender<()>,
     /// Chunks in their order; `None` is the end of the scan.
-    chunks: mpsc::Receiver<io::Result<Option<ScanChunk>>>,
+    chunks: mpsc::Receiver<io::Result<Option<C>>>,
 }
 
 /// The thread's side of a scan.
-struct ScanThread {
+struct ScanThread<C> {
     turns: mpsc::Receiver<()>,
-    chunks: mpsc::Sender<io::Result<Option<ScanChunk>>>,
+    chunks: mpsc::Sender<io::Result<Option<C>>>,
 }
 
 /// Takes the chunks of a scan; an error ends it.
-type ChunkSink<'a> = &'a mut dyn FnMut(ScanChunk) -> io::Result<()>;
+pub(crate) type ChunkSink<'a, C> = &'a mut dyn FnMut(C) -> io::Result<()>;
 
-impl PacedScan {
-    /// Prepares a scan of a replica. The view is taken when the first chunk is asked for.
-    pub(super) fn start(
+impl<C: Send + 'static> PacedScan<C> {
+    /// Prepares a scan of a replica by `scan`, which takes the view and gives its chunks to a sink:
+    /// it begins when the first chunk is asked for.
+    pub(crate) fn start(
         shard: &ShardHandle,
         scheduler: BackgroundScheduler,
-        query: ScanQuery,
+        scan: impl FnOnce(&ShardView, ChunkSink<'_, C>) -> io::Result<()> + Send + 'static,
     ) -> Self {
-        let (scan, thread) = Self::new(scheduler);
-        let now = shard.now();
-        shard.spawn_scan(move |view| {
-            let bucket = query.bucket.as_bytes();
-            thread.run(|sink| view.scan_bucket(bucket, &query.prefix, now, sink));
-        });
-        scan
+        let (paced, thread) = Self::new(scheduler);
+        shard.spawn_scan(move |view| thread.run(|sink| scan(view, sink)));
+        paced
     }
 
-    fn new(scheduler: BackgroundScheduler) -> (Self, ScanThread) {
+    fn new(scheduler: BackgroundScheduler) -> (Self, ScanThread<C>) {
         let (turns, next_turn) = mpsc::channel(1);
         let (chunks, received) = mpsc::channel(1);
         let scan = Self {
@@ -74,7 +61,7 @@ impl PacedScan {
     /// Reads the next chunk; `None` at the end of the scan. Not to be called after that.
     ///
     /// Cancel safe: a chunk that was read meanwhile is the next one.
-    pub(super) async fn next(&mut self) -> io::Result<Option<ScanChunk>> {
+    pub(crate) async fn next(&mut self) -> io::Result<Option<C>> {
         let permit = self.scheduler.acquire().await;
         let (turns, chunks) = (&self.turns, &mut self.chunks);
         let chunk = permit.run(async move {
@@ -82,14 +69,14 @@ impl PacedScan {
             let _ = turns.send(()).await;
             chunks.recv().await
         });
-        let ended = || Err(io::Error::other("scan bucket: its thread ended early"));
+        let ended = || Err(io::Error::other("scan shard: its thread ended early"));
         chunk.await.unwrap_or_else(ended)
     }
 }
 
-impl ScanThread {
+impl<C> ScanThread<C> {
     /// Runs a scan, and sends its chunks and its end: blocks.
-    fn run(self, scan: impl FnOnce(ChunkSink<'_>) -> io::Result<()>) {
+    fn run(self, scan: impl FnOnce(ChunkSink<'_, C>) -> io::Result<()>) {
         let Self { mut turns, chunks } = self;
         let mut await_turn = || turns.blocking_recv().ok_or_else(reader_gone);
         if await_turn().is_err() {
@@ -118,12 +105,8 @@ mod tests {
 
     use super::*;
 
-    fn chunk(applied_index: u64) -> ScanChunk {
-        ScanChunk::Start { applied_index }
-    }
-
     /// Starts a scan of so many chunks, which counts those that it has begun to read.
-    fn start(count: u64, end: io::Result<()>) -> (PacedScan, Arc<AtomicU64>, JoinHandle<()>) {
+    fn start(count: u64, end: io::Result<()>) -> (PacedScan<u64>, Arc<AtomicU64>, JoinHandle<()>) {
         let (scan, thread) = PacedScan::new(BackgroundScheduler::new(100));
         let begun = Arc::new(AtomicU64::new(0));
         let counter = begun.clone();
@@ -131,7 +114,7 @@ mod tests {
             thread.run(|sink| {
                 for index in 0..count {
                     counter.fetch_add(1, Ordering::Relaxed);
-                    sink(chunk(index))?;
+                    sink(index)?;
                 }
                 end
             });
@@ -143,7 +126,7 @@ mod tests {
     async fn chunks_are_read_when_they_are_asked_for() {
         let (mut scan, begun, thread) = start(3, Ok(()));
         for index in 0..3 {
-            assert_eq!(scan.next().await.unwrap(), Some(chunk(index)));
+            assert_eq!(scan.next().await.unwrap(), Some(index));
             assert_eq!(begun.load(Ordering::Relaxed), index + 1);
         }
         assert_eq!(scan.next().await.unwrap(), None);
@@ -153,9 +136,9 @@ mod tests {
     #[tokio::test]
     async fn a_scan_that_fails_has_no_end() {
         let (mut scan, _, _) = start(1, Err(io::Error::other("damaged")));
-        assert_eq!(scan.next().await.unwrap(), Some(chunk(0)));
+        assert_eq!(scan.next().await.unwrap(), Some(0));
         assert_eq!(scan.next().await.unwrap_err().to_string(), "damaged");
-        let (mut scan, thread) = PacedScan::new(BackgroundScheduler::new(100));
+        let (mut scan, thread) = PacedScan::<u64>::new(BackgroundScheduler::new(100));
         drop(thread);
         let lost = scan.next().await.unwrap_err().to_string();
         assert!(lost.contains("ended early"), "{lost}");
