@@ -8,6 +8,7 @@ use axum::body::{Body, to_bytes};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -62,17 +63,27 @@ pub async fn call(
     token: Option<&Secret>,
     within: Duration,
 ) -> Result<Response<Bytes>, ClientError> {
+    add_headers(target, &mut request, token)?;
+    let response = tokio::time::timeout(within, exchange(target, request));
+    response.await.map_err(|_| ClientError::Timeout {
+        target: target.clone(),
+        within,
+    })?
+}
+
+/// Adds the host, and the token if there is one.
+pub(super) fn add_headers(
+    target: &AdminTarget,
+    request: &mut Request<Body>,
+    token: Option<&Secret>,
+) -> Result<(), http::Error> {
     let headers = request.headers_mut();
     headers.insert(header::HOST, header_value(target.authority())?);
     if let Some(token) = token {
         let token = header_value(&format!("Bearer {}", token.expose()))?;
         headers.insert(header::AUTHORIZATION, token);
     }
-    let response = tokio::time::timeout(within, exchange(target, request));
-    response.await.map_err(|_| ClientError::Timeout {
-        target: target.clone(),
-        within,
-    })?
+    Ok(())
 }
 
 fn header_value(text: &str) -> Result<HeaderValue, http::Error> {
@@ -83,6 +94,18 @@ async fn exchange(
     target: &AdminTarget,
     request: Request<Body>,
 ) -> Result<Response<Bytes>, ClientError> {
+    let (response, _connection) = send(target, request).await?;
+    let (head, body) = response.into_parts();
+    let body = to_bytes(Body::new(body), MAX_BODY_BYTES).await;
+    let body = body.map_err(|error| http_error(target, error))?;
+    Ok(Response::from_parts(head, body))
+}
+
+/// Sends a request. Returns the response, whose body arrives as long as the second part is kept.
+pub(super) async fn send(
+    target: &AdminTarget,
+    request: Request<Body>,
+) -> Result<(Response<Incoming>, JoinSet<hyper::Result<()>>), ClientError> {
     let stream = TcpStream::connect(target.authority())
         .await
         .map_err(|source| ClientError::Connect {
@@ -96,15 +119,11 @@ async fn exchange(
     let mut task = JoinSet::new();
     task.spawn(connection);
     let response = requests.send_request(request).await;
-    let (head, body) = response
-        .map_err(|error| http_error(target, error))?
-        .into_parts();
-    let body = to_bytes(Body::new(body), MAX_BODY_BYTES).await;
-    let body = body.map_err(|error| http_error(target, error))?;
-    Ok(Response::from_parts(head, body))
+    let response = response.map_err(|error| http_error(target, error))?;
+    Ok((response, task))
 }
 
-fn http_error(
+pub(super) fn http_error(
     target: &AdminTarget,
     source: impl Into<Box<dyn Error + Send + Sync>>,
 ) -> ClientError {

@@ -5,6 +5,7 @@
 
 mod auth;
 mod client;
+mod client_stream;
 mod errors;
 mod program;
 mod readiness;
@@ -13,6 +14,7 @@ mod server;
 
 pub use auth::{AdminAuth, authenticate};
 pub use client::{ClientError, call};
+pub use client_stream::{LineResponse, call_lines};
 pub use errors::error_response;
 pub use program::Program;
 pub use readiness::{Component, Readiness};

@@ -48,7 +48,8 @@ impl Bucket {
         self.usage.count_read(is_hit);
     }
 
-    pub(super) fn to_pb(&self) -> pb::Bucket {
+    /// Returns its stored row.
+    pub(crate) fn to_pb(&self) -> pb::Bucket {
         pb::Bucket {
             account: bytes::Bytes::copy_from_slice(&self.owner.0),
             access: super::plans::access_to_pb(self.access).into(),
@@ -210,6 +211,22 @@ impl Catalog {
             .iter()
             .filter_map(|id| self.bucket(id))
             .collect()
+    }
+
+    /// Stored rows of all accounts.
+    pub fn account_rows(&self) -> Vec<(AccountId, pb::Account)> {
+        let accounts = self.accounts.read();
+        accounts
+            .iter()
+            .map(|(id, account)| (*id, account.row))
+            .collect()
+    }
+
+    /// Stored rows of all plans.
+    pub fn plan_rows(&self) -> Vec<pb::PlanLimits> {
+        let plans = self.plans.load();
+        let row = |(plan, terms): (&Plan, &PlanTerms)| terms.to_pb(*plan);
+        plans.iter().map(row).collect()
     }
 
     pub(super) fn account(&self, id: &AccountId) -> Option<pb::Account> {

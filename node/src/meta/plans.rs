@@ -49,6 +49,24 @@ impl PlanTerms {
             access: limits.access().filter_map(access_from_pb).collect(),
         }
     }
+
+    /// Returns the stored row of a plan with these terms.
+    pub(crate) fn to_pb(&self, plan: Plan) -> pb::PlanLimits {
+        let bytes = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        pb::PlanLimits {
+            plan: plan_to_pb(plan).into(),
+            buckets: self.buckets.unwrap_or(0),
+            keys: self.limits.keys,
+            key_bytes: bytes(self.limits.key_bytes),
+            value_bytes: bytes(self.limits.value_bytes),
+            access: self
+                .access
+                .iter()
+                .map(|access| access_to_pb(*access).into())
+                .collect(),
+            bytes: self.limits.bytes.unwrap_or(0),
+        }
+    }
 }
 
 /// Creates the plans of a new cluster, with the numbers of the public price list.
