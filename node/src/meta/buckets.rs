@@ -221,7 +221,7 @@ fn parse_bucket_id(bytes: &[u8]) -> Result<BucketId, CommandRefusal> {
     BucketId::parse(bytes).ok_or(CommandRefusal::Malformed)
 }
 
-fn parse_account_id(bytes: &[u8]) -> Result<AccountId, CommandRefusal> {
+pub(super) fn parse_account_id(bytes: &[u8]) -> Result<AccountId, CommandRefusal> {
     bytes
         .try_into()
         .map(AccountId)

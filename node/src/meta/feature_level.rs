@@ -10,6 +10,9 @@ pub(crate) const MAX_FEATURE_LEVEL: u32 = 2;
 /// First level with a default time to live of buckets.
 pub(crate) const DEFAULT_TTL_LEVEL: u32 = 2;
 
+/// First level with the command that restores metadata.
+pub(super) const RESTORE_LEVEL: u32 = 2;
+
 /// Checks that this version supports a feature level.
 pub(super) fn check_feature_level(level: u32) -> io::Result<()> {
     if level > MAX_FEATURE_LEVEL {

@@ -12,7 +12,7 @@ use super::plans::{self, PlanTerms};
 use super::topology::{NodeInfo, Placement, Topology};
 use crate::store::keys::{self, RowKind, Rows};
 use crate::store::{Scan, StateDb, StoreError};
-use crate::types::{AccountId, BucketId};
+use crate::types::{AccountId, BucketId, Plan};
 
 /// Reads all rows into the catalog: plans first, then accounts, then buckets, which depend on both.
 /// Header and topology are published last and together, in place of the old ones.
@@ -44,7 +44,7 @@ pub(super) fn load(
     })?;
     scan_rows(db, rows, RowKind::BucketMeta, |id, row| {
         let bucket = pb::Bucket::decode(row).map_err(StoreError::on("decode", "bucket"))?;
-        catalog.put_bucket(bucket_from_row(id, bucket, catalog)?);
+        catalog.put_bucket(bucket_from_row(id, bucket, |plan| catalog.plan(plan))?);
         Ok(())
     })?;
     catalog.sort_account_buckets();
@@ -52,13 +52,15 @@ pub(super) fn load(
     Ok(header)
 }
 
-/// Builds a bucket from its row.
-fn bucket_from_row(id: &[u8], row: pb::Bucket, catalog: &Catalog) -> Result<Bucket, StoreError> {
+/// Builds a bucket from its row, and from the terms of its plan.
+pub(super) fn bucket_from_row(
+    id: &[u8],
+    row: pb::Bucket,
+    terms_of: impl FnOnce(Plan) -> Option<PlanTerms>,
+) -> Result<Bucket, StoreError> {
     let corrupt = |rule| StoreError::corrupt("bucket", rule);
     let plan = plans::plan_from_pb(row.plan()).ok_or_else(|| corrupt("its plan is unknown"))?;
-    let terms = catalog
-        .plan(plan)
-        .ok_or_else(|| corrupt("its plan has no terms"))?;
+    let terms = terms_of(plan).ok_or_else(|| corrupt("its plan has no terms"))?;
     let id = BucketId::parse(id).ok_or_else(|| corrupt("its name is malformed"))?;
     let owner = row.account[..]
         .try_into()

@@ -13,6 +13,7 @@
 //! | `bootstrap` | the first command of a cluster |
 //! | `buckets` | commands on buckets and accounts |
 //! | `regions` | commands on regions |
+//! | `restore` | restores the metadata of a backup |
 //! | `plans` | the offers of each plan |
 //! | `nodes`, `node_refusal` | commands on nodes and placements, and reasons to refuse them |
 //! | `load` | reads the state's rows |
@@ -37,6 +38,7 @@ mod nodes;
 mod nodes_tests;
 mod plans;
 mod regions;
+mod restore;
 mod state;
 mod state_machine;
 #[cfg(test)]
