@@ -384,16 +384,16 @@ impl ApiError {
 
     /// 503: as many exports run at the node as may.
     pub(crate) fn too_many_exports() -> Self {
-        let message = "this node makes as many exports as it may at a time, and nothing was done: \
-                       try again";
+        let message = "this node makes as many exports as it may at a time, of this account or of all, and \
+                       nothing was done: try again";
         Self::new(ErrorCode::Unavailable, message)
             .with_detail(ErrorDetail::RetryAfter(BULK_RETRY_SECONDS))
     }
 
     /// 503: as many imports run at the node as may.
     pub(crate) fn too_many_imports() -> Self {
-        let message = "this node makes as many imports as it may at a time, and nothing was done: \
-                       try again";
+        let message = "this node makes as many imports as it may at a time, of this account or of all, and \
+                       nothing was done: try again";
         Self::new(ErrorCode::Unavailable, message)
             .with_detail(ErrorDetail::RetryAfter(BULK_RETRY_SECONDS))
     }

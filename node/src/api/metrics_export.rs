@@ -1,7 +1,6 @@
 //! Export of the public API's counters, and of the status of its streams.
 
 use cloudkv_common::telemetry::metrics::Exposition;
-use tokio::sync::Semaphore;
 
 use super::Api;
 use super::metrics::ApiMetrics;
@@ -12,29 +11,21 @@ impl Api {
     pub(crate) fn write_metrics(&self, text: &mut Exposition) {
         self.metrics.write(text);
         write_watches(&self.service.watches.status(), text);
-        let limits = self.concurrency_limits;
-        for (name, help, limit, permits) in [
+        for (name, help, permits) in [
             (
                 "cloudkv_exports_running",
                 "Number of exports that are running.",
-                limits.exports,
                 &self.export_permits,
             ),
             (
                 "cloudkv_imports_running",
                 "Number of imports that are running.",
-                limits.imports,
                 &self.import_permits,
             ),
         ] {
-            text.gauge(name, help, &[], running(limit, permits) as f64);
+            text.gauge(name, help, &[], permits.taken() as f64);
         }
     }
-}
-
-/// Returns how many of so many permits are taken.
-fn running(limit: usize, permits: &Semaphore) -> usize {
-    limit.saturating_sub(permits.available_permits())
 }
 
 fn write_watches(status: &WatchStatus, text: &mut Exposition) {
@@ -114,15 +105,6 @@ impl ApiMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn taken_permits_are_running() {
-        let permits = Semaphore::new(3);
-        assert_eq!(running(3, &permits), 0);
-        let _first = permits.try_acquire().unwrap();
-        let _second = permits.try_acquire().unwrap();
-        assert_eq!(running(3, &permits), 2);
-    }
 
     #[test]
     fn watches_are_told_by_reason() {

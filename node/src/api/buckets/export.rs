@@ -16,7 +16,6 @@ use futures_util::Stream;
 use futures_util::stream::{empty, unfold};
 use http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::buckets::export_line::{write_end, write_error, write_key};
 use crate::api::buckets::extract::OwnedBucket;
@@ -49,8 +48,8 @@ pub(crate) async fn export(
         // Of unknown length, as that of a GET is.
         Body::from_stream(empty::<Result<Bytes, Infallible>>())
     } else {
-        let permit = state.export_permits.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| ApiError::too_many_exports())?;
+        let permit = state.export_permits.try_acquire(bucket.owner);
+        let permit = permit.ok_or_else(ApiError::too_many_exports)?;
         let mut export = state.service.exports.start(bucket, prefix)?;
         // What fails before the first byte has a status of its own.
         let first = export.next().await?;
@@ -71,7 +70,7 @@ pub(crate) async fn export(
 /// Returns the frames of an export's body. The permit is held until it has ended, or is dropped.
 fn into_frames<S: ExportSource>(
     lines: ExportLines<S>,
-    permit: OwnedSemaphorePermit,
+    permit: impl Send + 'static,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
     unfold((lines, permit), |(mut lines, permit)| async move {
         let frame = lines.next_frame().await?;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use tokio::sync::Semaphore;
 
 use crate::api::buckets::creation_limiter::CreationLimiter;
+use crate::api::buckets::transfer_permits::TransferPermits;
 use crate::api::http::receive::BodyReader;
 use crate::api::metrics::ApiMetrics;
 use crate::service::{Directory, Service};
@@ -20,8 +20,8 @@ pub(crate) struct BucketsState {
     /// Proxies that are trusted to name the client of a request.
     pub(crate) trusted_proxies: Arc<[IpNet]>,
     /// A permit for each export that may run.
-    pub(crate) export_permits: Arc<Semaphore>,
+    pub(crate) export_permits: TransferPermits,
     /// A permit for each import that may run.
-    pub(crate) import_permits: Arc<Semaphore>,
+    pub(crate) import_permits: TransferPermits,
     pub(crate) metrics: Arc<ApiMetrics>,
 }
