@@ -10,6 +10,7 @@
 //! calls                  answers other nodes and routers
 //! api        admin       HTTP for users, and for the operator
 //! certs                  creates certificates
+//! backup                 backups: how they are stored, and where
 //! service    geo         requests; replication between regions
 //! cluster                identity, membership, placement
 //! meta       shard       the two replicated state machines
@@ -23,6 +24,7 @@ pub mod admin;
 mod api;
 pub mod app;
 mod background;
+mod backup;
 mod calls;
 pub mod certs;
 mod clock;

@@ -3,10 +3,13 @@
 //! Exit codes: 0 for a requested stop, 1 for a failure, 2 for wrong settings.
 
 use std::future::Future;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use cloudkv_common::process::{MainError, print, run_program, shutdown_signal};
-use cloudkv_node::config::{AdminCall, CertsArgs, Command, Config};
+use cloudkv_node::config::{
+    AdminCall, CertsArgs, Command, Config, ExportDirectoryArgs, RestoreArgs,
+};
 use cloudkv_node::{admin, app, certs, telemetry};
 use tokio::runtime::Builder;
 
@@ -24,6 +27,8 @@ fn main() -> ExitCode {
         Command::Print(text) => print(&text),
         Command::Admin(call) => run_admin_command(&call),
         Command::Certs(args) => make_certificates(&args),
+        Command::Restore(args) => restore_backup(&args),
+        Command::ExportDirectory(args) => export_directory(&args),
     })
 }
 
@@ -44,6 +49,23 @@ fn run_admin_command(call: &AdminCall) -> Result<(), MainError> {
     block_on(1, async {
         Ok(admin::execute(call, &mut std::io::stdout()).await?)
     })
+}
+
+fn restore_backup(args: &RestoreArgs) -> Result<(), MainError> {
+    app::restrict_umask();
+    block_on(2, async { Ok(app::restore(args, &mut print_line).await?) })
+}
+
+fn export_directory(args: &ExportDirectoryArgs) -> Result<(), MainError> {
+    app::restrict_umask();
+    block_on(2, async {
+        Ok(app::export_directory(args, &mut print_line).await?)
+    })
+}
+
+/// Prints a line of a report. That nobody reads it any more is no reason to end.
+fn print_line(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 fn make_certificates(args: &CertsArgs) -> Result<(), MainError> {

@@ -7,6 +7,7 @@ use cloudkv_common::admin::{self, ClientError};
 use http::{Method, Request, StatusCode, header, request};
 use serde_json::Value;
 
+use crate::backup::BackupError;
 use crate::config::{AdminTarget, Secret};
 
 /// Time for a query as a whole.
@@ -143,6 +144,41 @@ pub enum AdminCallError {
     /// The output can't be printed.
     #[error("print: {0}")]
     Print(std::io::Error),
+    /// A backup was interrupted.
+    #[error(
+        "the backup is not complete: {message}; run the same command again{}: it goes on where it \
+         stopped",
+        if *is_new { " without --new" } else { "" }
+    )]
+    BackupInterrupted {
+        /// The reason.
+        message: String,
+        /// True if the command was told to begin a new one.
+        is_new: bool,
+    },
+    /// Backups can't be listed or read.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// Backups are damaged.
+    #[error("damaged: {}", ids.join(", "))]
+    BackupsDamaged {
+        /// Their IDs.
+        ids: Vec<String>,
+    },
+    /// Nothing can be recovered by force.
+    #[error("nothing was changed: {reason}")]
+    NotRecoverable {
+        /// The reason.
+        reason: String,
+    },
+    /// A recovery by force is to be confirmed.
+    #[error("nothing was changed. To recover, run: {command} --confirm '{text}'")]
+    NotConfirmed {
+        /// The command.
+        command: String,
+        /// The text that confirms it.
+        text: String,
+    },
     /// The node is not ready.
     #[error("{target} is not ready:\n{reasons}")]
     NotReady {
@@ -194,6 +230,16 @@ pub(super) async fn get(
 ) -> Result<(StatusCode, Value), AdminCallError> {
     let request = Request::get(path);
     send(target, (request, Body::empty()), token, QUERY_TIMEOUT).await
+}
+
+/// Sends a GET request for which the node asks other nodes, some of which may be lost.
+pub(super) async fn get_report(
+    target: &AdminTarget,
+    path: &str,
+    token: Option<&Secret>,
+) -> Result<(StatusCode, Value), AdminCallError> {
+    let request = Request::get(path);
+    send(target, (request, Body::empty()), token, CHANGE_TIMEOUT).await
 }
 
 /// Sends a change with a JSON body, and returns status and JSON of the response.

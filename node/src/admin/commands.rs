@@ -8,10 +8,11 @@ use super::decommission::{self, change_path};
 use super::node_change::{ChangeBody, NodeChange, describe_successor};
 use super::output::{Output, print_result};
 use super::plans::{LimitsBody, PlanBody};
+use super::recovery_report::RecoveryScope;
 use super::render::render;
 use super::requests::{check_program, fetch, refusal, submit_change};
-use super::{status, verify};
-use crate::config::{AdminAction, AdminCall, LimitFlags, PlanAction, RegionName};
+use super::{backup_command, backups_command, recover_command, status, verify};
+use crate::config::{AdminAction, AdminCall, LimitFlags, PlanAction, RecoverAction, RegionName};
 use crate::types::{BucketId, Plan};
 
 /// Fields of plans, in the order in which they are shown.
@@ -29,6 +30,18 @@ const PLAN_FIELDS: [&str; 7] = [
 pub async fn execute(call: &AdminCall, out: Output<'_>) -> Result<(), AdminCallError> {
     let text = match &call.action {
         AdminAction::Status(flags) => return status::show(call, flags, out).await,
+        AdminAction::Backup(flags) => return backup_command::run(call, flags, out).await,
+        AdminAction::Backups(flags) => return backups_command::run(flags, out).await,
+        AdminAction::Metadata(RecoverAction::Recover { confirm, json }) => {
+            let flags = (confirm.as_deref(), *json);
+            return recover_command::run(call, RecoveryScope::Metadata, flags, out).await;
+        }
+        AdminAction::Shard(RecoverAction::Recover { confirm, json }) => {
+            let flags = (confirm.as_deref(), *json);
+            return recover_command::run(call, RecoveryScope::Shards, flags, out).await;
+        }
+        // The program itself does that: it needs the storage.
+        AdminAction::ExportDirectory(_) => Ok(String::new()),
         AdminAction::Verify { json } => return verify::run(call, *json, out).await,
         AdminAction::Decommission { node, yes, wait } => {
             return decommission::run(call, node, (*yes, *wait), out).await;

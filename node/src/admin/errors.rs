@@ -1,5 +1,7 @@
 //! Error responses of the admin port for changes.
 
+use std::io;
+
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -220,6 +222,54 @@ impl IntoResponse for RegionError {
             Self::Unknown(_) => (StatusCode::NOT_FOUND, "no_such_region"),
             Self::StillAlive { .. } | Self::Refused(_) => (StatusCode::CONFLICT, "refused"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        };
+        error_response(status, code, &self.to_string())
+    }
+}
+
+/// Reason why groups aren't recovered by force.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// Nothing can be recovered at this node now.
+    #[error("{0}")]
+    NotRecoverable(String),
+    /// The text isn't that of the report.
+    #[error(
+        "to confirm what the report says, give this text word by word: {expected}; it names the \
+         nodes that are lost, and they may have changed since the last report"
+    )]
+    WrongConfirmation {
+        /// The right text.
+        expected: String,
+    },
+    /// Another recovery of this node isn't finished.
+    #[error("{0}")]
+    Pending(&'static str),
+    /// The metadata refused a change that the recovery needs.
+    #[error("{0}")]
+    Refused(String),
+    /// The outcome of such a change can't be determined now.
+    #[error("{0}. Nothing was recovered yet: try again")]
+    Unavailable(String),
+    /// The recovery can't be stored for the next start.
+    #[error("{action} in the data directory: {source}")]
+    Storage {
+        /// The failed action.
+        action: &'static str,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+impl IntoResponse for RecoveryError {
+    fn into_response(self) -> Response {
+        let (status, code) = match &self {
+            Self::NotRecoverable(_) => (StatusCode::CONFLICT, "not_recoverable"),
+            Self::WrongConfirmation { .. } => (StatusCode::BAD_REQUEST, "wrong_confirmation"),
+            Self::Pending(_) => (StatusCode::CONFLICT, "recovery_pending"),
+            Self::Refused(_) => (StatusCode::CONFLICT, "refused"),
+            Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Self::Storage { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };
         error_response(status, code, &self.to_string())
     }

@@ -2,8 +2,10 @@
 
 use futures_util::future::BoxFuture;
 
-use super::errors::{NodeError, RegionError};
+use super::errors::{NodeError, RecoveryError, RegionError};
 use super::node_change::{DecommissionReport, NamedNode, NodeChange};
+use super::recovery_report::{RecoveryReport, RecoveryScope};
+use crate::backup::{BackupRun, BackupStartError};
 use crate::geo::{RegionComparison, VerifyError};
 use crate::service::{BucketId, DirectoryError, Plan, PlanChanges, PlanError, PlanTerms};
 
@@ -40,4 +42,16 @@ pub trait Operations: Send + Sync + 'static {
     fn remove_region(&self, name: String) -> BoxFuture<'_, Result<(), RegionError>>;
     /// Compares a shard across all regions.
     fn verify(&self, shard: u16) -> BoxFuture<'_, Result<RegionComparison, VerifyError>>;
+    /// Begins a backup of the region at a URL; unless it is to be a new one, it goes on with the
+    /// one that was interrupted there.
+    fn start_backup(&self, to: &str, is_new: bool) -> Result<BackupRun, BackupStartError>;
+    /// Reports what this node can recover by force, and what may be lost.
+    fn recovery_report(&self, scope: RecoveryScope) -> BoxFuture<'_, RecoveryReport>;
+    /// Recovers groups by force if `confirmation` is that of the report: the next start of this
+    /// node carries it out, and the node stops.
+    fn recover(
+        &self,
+        scope: RecoveryScope,
+        confirmation: String,
+    ) -> BoxFuture<'_, Result<RecoveryReport, RecoveryError>>;
 }

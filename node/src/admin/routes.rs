@@ -8,7 +8,7 @@ use axum::routing::{delete, get, patch, post, put};
 use cloudkv_common::admin::{self, error_response};
 
 use super::context::AdminContext;
-use super::{nodes, plans, regions};
+use super::{backups, nodes, plans, recovery, regions};
 use crate::config::Secret;
 
 /// Maximum size of a change's body, in bytes.
@@ -27,6 +27,11 @@ pub fn router(node: AdminContext, token: Option<&Secret>) -> Router {
         )
         .route("/regions/{region}", delete(regions::remove))
         .route("/shards/{shard}/verify", post(regions::verify))
+        .route("/backups", post(backups::make))
+        .route(
+            "/recovery/{scope}",
+            get(recovery::report).post(recovery::confirm),
+        )
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(node);
     admin::router(state, token, operations).fallback(no_such_route)
@@ -37,7 +42,7 @@ async fn no_such_route() -> Response {
         StatusCode::NOT_FOUND,
         "no_such_route",
         "this port has /healthz, /readyz, /metrics, /status, /plans, /plans/{plan}, \
-         /buckets/{bucket}/plan, /nodes/{node}/{change}, /regions/{region} and \
-         /shards/{shard}/verify",
+         /buckets/{bucket}/plan, /nodes/{node}/{change}, /regions/{region}, \
+         /shards/{shard}/verify, /backups and /recovery/{scope}",
     )
 }

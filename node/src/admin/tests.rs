@@ -14,8 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use cloudkv_common::admin::{AdminState, Component, Program, Readiness, serve};
 
+use super::recovery_tests::{fake_recovery, fake_report};
 use super::{AdminContext, Operations, execute, router};
-use crate::admin::{DecommissionReport, NamedNode, NodeChange, NodeError, RegionError};
+use crate::admin::{
+    DecommissionReport, NamedNode, NodeChange, NodeError, RecoveryError, RecoveryReport,
+    RecoveryScope, RegionError,
+};
+use crate::backup::{BackupRun, BackupStartError};
 use crate::config::{
     AdminAction, AdminCall, AdminTarget, LimitFlags, PlanAction, RegionName, Secret, StatusFlags,
 };
@@ -164,6 +169,22 @@ impl Operations for FakeNode {
             }),
             _ => Err(RegionError::Unknown(name)),
         }))
+    }
+
+    fn recovery_report(&self, scope: RecoveryScope) -> BoxFuture<'_, RecoveryReport> {
+        Box::pin(ready(fake_report(scope)))
+    }
+
+    fn recover(
+        &self,
+        scope: RecoveryScope,
+        confirmation: String,
+    ) -> BoxFuture<'_, Result<RecoveryReport, RecoveryError>> {
+        Box::pin(ready(fake_recovery(scope, &confirmation)))
+    }
+
+    fn start_backup(&self, _to: &str, _is_new: bool) -> Result<BackupRun, BackupStartError> {
+        Err(BackupStartError::Running)
     }
 
     fn verify(&self, shard: u16) -> BoxFuture<'_, Result<RegionComparison, VerifyError>> {

@@ -41,14 +41,17 @@ use ::http::header::InvalidHeaderValue;
 
 pub(crate) use self::batch_limits::{BatchLimits, ConcurrencyLimits};
 pub(crate) use self::buckets::CreationSettings;
+pub(crate) use self::buckets::{FileImport, FileImportError, FileImportReport, KnownLines};
+pub(crate) use self::buckets::{
+    write_deletion as write_deletion_line, write_key as write_key_line,
+};
 pub(crate) use self::starting::StartingApi;
 pub(crate) use cloudkv_common::server::HttpSettings;
 
 use cloudkv_common::server::MemoryBudget;
 use ipnet::IpNet;
-use tokio::sync::Semaphore;
 
-use self::buckets::{BucketsState, CreationLimiter};
+use self::buckets::{BucketsState, CreationLimiter, TransferPermits};
 use self::http::receive::BodyReader;
 use self::metrics::ApiMetrics;
 use crate::service::Service;
@@ -64,9 +67,8 @@ pub(crate) struct Api {
     /// Memory for answers that clients haven't read yet.
     answer_memory: Arc<MemoryBudget>,
     batch_limits: BatchLimits,
-    concurrency_limits: ConcurrencyLimits,
-    export_permits: Arc<Semaphore>,
-    import_permits: Arc<Semaphore>,
+    export_permits: TransferPermits,
+    import_permits: TransferPermits,
     metrics: Arc<ApiMetrics>,
 }
 
@@ -82,8 +84,8 @@ impl Api {
     ) -> Result<Self, InvalidHeaderValue> {
         let region = HeaderValue::from_str(region)?;
         let intake = Arc::new(BodyReader::new(settings));
-        let export_permits = Arc::new(Semaphore::new(concurrency_limits.exports));
-        let import_permits = Arc::new(Semaphore::new(concurrency_limits.imports));
+        let export_permits = TransferPermits::new(concurrency_limits.exports);
+        let import_permits = TransferPermits::new(concurrency_limits.imports);
         let metrics: Arc<ApiMetrics> = Arc::default();
         let router = routes::router(BucketsState {
             service: service.clone(),
@@ -91,8 +93,8 @@ impl Api {
             body_reader: Arc::clone(&intake),
             creation_limiter: Arc::new(CreationLimiter::new(creations)),
             trusted_proxies: Arc::clone(&settings.trusted_proxies),
-            export_permits: Arc::clone(&export_permits),
-            import_permits: Arc::clone(&import_permits),
+            export_permits: export_permits.clone(),
+            import_permits: import_permits.clone(),
             metrics: Arc::clone(&metrics),
         });
         Ok(Self {
@@ -104,7 +106,6 @@ impl Api {
             trusted_proxies: Arc::clone(&settings.trusted_proxies),
             answer_memory: Arc::clone(&settings.response_memory),
             batch_limits,
-            concurrency_limits,
             export_permits,
             import_permits,
             metrics,

@@ -38,9 +38,16 @@ pub(super) fn serve_node(router: &AdminRouter, node: &Node) {
         state: Arc::new(NodeStatus::new(
             node.components.clone(),
             node.api.clone(),
+            node.backups.status().clone(),
             &node.config,
         )),
-        operations: Arc::new(Operator::new(directory, groups, node.geo.clone())),
+        operations: Arc::new(Operator::new(
+            directory,
+            groups,
+            node.geo.clone(),
+            node.backups.clone(),
+            (node.config.data_dir.clone(), node.restart.clone()),
+        )),
     };
     router.replace(admin::router(context, node.config.admin_token.as_ref()));
 }

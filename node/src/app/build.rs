@@ -24,6 +24,8 @@ use super::starting_rpc_port::StartingRpcPort;
 use super::stop_signals::StopSignals;
 use super::wiring::{build_call_handlers, build_replication};
 use super::{rpc_port, start_log};
+use crate::admin::RestartRequest;
+use crate::backup::Backups;
 use crate::calls::server_context;
 use crate::config::Config;
 use crate::rpc::{RpcRuntimes, StreamDrain};
@@ -129,16 +131,19 @@ impl NodeBuilder {
         let http = http_settings(&config, &identity.cluster_id);
         let api = build_api(&config, service.clone(), &identity.region, &http)?;
         let geo = Arc::new(build_replication(&components, &service));
+        let backups = Backups::new(&service, &components.groups, stop.node.clone());
         Ok(Node {
             components,
             service,
             api,
             geo,
+            backups,
             config,
             http,
             tasks,
             raft_runtime: self.runtimes.raft.clone(),
             forwarded_drain: StreamDrain::default(),
+            restart: RestartRequest::new(stop.node.clone()),
             stop,
             started_at: self.started_at,
         })
@@ -151,7 +156,7 @@ impl NodeBuilder {
             &node.components,
             &node.service,
             (node.geo.clone(), node.api.clone()),
-            &node.stop.node,
+            (&node.stop.node, &node.restart),
         );
         let drain = node.forwarded_drain.clone();
         let context = server_context(handlers, drain, tls.clone(), self.runtimes.clone());

@@ -65,6 +65,7 @@ impl Node {
     fn consistency_checker(&self) -> ConsistencyChecker {
         let groups = &self.components.groups;
         ConsistencyChecker {
+            meta: groups.meta.clone(),
             shards: groups.shards.clone(),
             peers: groups.peers.clone(),
             data_dir: self.config.data_dir.clone(),

@@ -39,7 +39,9 @@ pub(super) fn with_advice(dir: &Path, error: StartError) -> StartError {
 fn is_damage(error: &StartError) -> bool {
     match error {
         StartError::Open(OpenError::Store(error)) => error.is_corruption(),
-        StartError::Group { source, .. } => StoreError::is_io_corruption(source),
+        StartError::Group { source, .. } | StartError::Recover { source, .. } => {
+            StoreError::is_io_corruption(source)
+        }
         _ => false,
     }
 }

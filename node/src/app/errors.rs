@@ -61,6 +61,32 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// A Raft group can't be recovered by force.
+    #[error("recover group {group}")]
+    Recover {
+        /// The group.
+        group: GroupId,
+        /// The reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The file that asks for a recovery can't be used.
+    #[error("recovery.json in data directory {} can't be carried out: {why}", .dir.display())]
+    RecoveryFile {
+        /// The directory.
+        dir: PathBuf,
+        /// The reason.
+        why: String,
+    },
+    /// The node can't be prepared for joining anew with its region.
+    #[error("recover the region: {action}")]
+    Rejoin {
+        /// The failed action.
+        action: &'static str,
+        /// The reason.
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// Reason for which a node ends without a requested stop.
@@ -84,6 +110,9 @@ pub enum RunError {
     /// A Raft group has failed: to go on could lose acknowledged writes.
     #[error("run the node: stopped by a failure: {0}")]
     Failed(String),
+    /// An operator has confirmed a recovery by force, which the next start carries out.
+    #[error("{0}")]
+    RestartRequested(String),
 }
 
 impl RunError {

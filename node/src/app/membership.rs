@@ -12,7 +12,8 @@ use super::errors::StartError;
 use super::start_log;
 use super::start_report::StartReport;
 use crate::cluster::{
-    Identity, JoinProgress, JoinSettings, RequestedIdentity, check_membership, join, read_marker,
+    Identity, JoinProgress, JoinSettings, NodeList, RequestedIdentity, check_membership, join,
+    read_marker,
 };
 use crate::config::Config;
 use crate::meta;
@@ -53,7 +54,8 @@ pub(super) fn check_not_marked(dir: &Path) -> Result<(), StartError> {
     Err(StartError::Unusable { dir, why: reason })
 }
 
-fn engine_settings(config: &Config) -> EngineSettings {
+/// Settings of the storage.
+pub(super) fn engine_settings(config: &Config) -> EngineSettings {
     EngineSettings {
         block_cache_bytes: config.block_cache_bytes(),
         write_buffer_bytes: config.write_buffer_mib.bytes(),
@@ -68,6 +70,15 @@ pub(super) fn requested_region(config: &Config, is_region_explicit: bool) -> Str
     let stored = Identity::read(&config.data_dir);
     let member = stored.filter(|stored| stored.is_member() && !is_region_explicit);
     member.map_or_else(|| config.region.to_string(), |stored| stored.region)
+}
+
+/// Addresses of the other nodes, as this one last knew them: its metadata isn't open yet.
+fn known_addresses(dir: &Path, identity: &Identity, own: &str) -> Vec<String> {
+    let nodes = NodeList::read(dir).unwrap_or_default().nodes;
+    let others = nodes
+        .into_iter()
+        .filter(|node| node.id != identity.node_id && node.rpc != own);
+    others.map(|node| node.rpc).collect()
 }
 
 /// Opens the node's identity, and joins a cluster unless it belongs to one already.
@@ -104,8 +115,9 @@ pub(super) async fn join_cluster(
     };
     if identity.is_member() {
         let report = membership.report;
-        report.set_waiting_for("the nodes of --join to confirm that it is still a member");
-        let nodes = check_membership(&identity, &application).await?;
+        report.set_waiting_for("other nodes to confirm that it is still a member");
+        let known = known_addresses(&config.data_dir, &identity, &endpoint.rpc);
+        let nodes = check_membership(&identity, &application, &known).await?;
         return Ok((identity, nodes));
     }
     let report = |progress: JoinProgress| {

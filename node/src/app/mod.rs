@@ -10,6 +10,13 @@
 //! | `endpoint` | the node's advertised addresses and its certificates |
 //! | `membership` | opens the data directory, and joins the node to its cluster |
 //! | `damage_advice` | advice for a log or a state that can't be read |
+//! | `recovery` | carries out a recovery by force at the start |
+//! | `region_rejoin` | prepares a node whose region joins the others anew |
+//! | `region_import` | imports what such a node alone had |
+//! | `recovered_files` | the files of that |
+//! | `export_directory`, `export_files` | exports what a stopped node has |
+//! | `restore`, `restore_error` | restores a backup into a new data directory |
+//! | `restored_metadata`, `restored_shards` | its metadata and its shards |
 //! | `components` | the components below the API |
 //! | `start` | starts them: opens the storage, starts the metadata and all shards |
 //! | `group_settings` | settings of the groups, and of the connections to other nodes |
@@ -38,11 +45,21 @@ mod damage_advice;
 mod drain;
 mod endpoint;
 mod errors;
+mod export_directory;
+mod export_files;
 mod group_settings;
 mod membership;
 mod node;
 mod ports;
 mod public_api;
+mod recovered_files;
+mod recovery;
+mod region_import;
+mod region_rejoin;
+mod restore;
+mod restore_error;
+mod restored_metadata;
+mod restored_shards;
 mod rpc_port;
 mod run;
 mod serve;
@@ -62,6 +79,9 @@ mod wiring;
 pub use cloudkv_common::fd_limit::FdLimitError;
 pub use components::Components;
 pub use errors::{RunError, StartError};
+pub use export_directory::{ExportDirectoryError, export_directory};
+pub use restore::restore;
+pub use restore_error::RestoreError;
 pub use run::run;
 
 /// Sets the umask so that all files that this process creates are accessible only to its user. Call

@@ -8,7 +8,9 @@ use tokio_util::task::TaskTracker;
 
 use super::components::Components;
 use super::stop_signals::StopSignals;
+use crate::admin::RestartRequest;
 use crate::api::{Api, HttpSettings};
+use crate::backup::Backups;
 use crate::config::Config;
 use crate::geo::GeoReplication;
 use crate::rpc::StreamDrain;
@@ -20,6 +22,7 @@ pub(super) struct Node {
     pub service: Service,
     pub api: Arc<Api>,
     pub geo: Arc<GeoReplication>,
+    pub backups: Backups,
     pub config: Arc<Config>,
     pub http: HttpSettings,
     /// All tasks that run until the node stops.
@@ -29,5 +32,7 @@ pub(super) struct Node {
     /// Drains the requests that other nodes and routers forward.
     pub forwarded_drain: StreamDrain,
     pub stop: StopSignals,
+    /// Request to end so that the next start carries out a recovery.
+    pub restart: RestartRequest,
     pub started_at: Instant,
 }

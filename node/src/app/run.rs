@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cloudkv_common::fd_limit::{FileUse, connection_limit, raise_fd_limit};
-use cloudkv_common::process::SystemError;
+use cloudkv_common::process::{SystemError, describe_error};
 use tokio_util::sync::CancellationToken;
 
 use super::build::NodeBuilder;
@@ -48,7 +48,21 @@ pub async fn run(
     };
     let (node, starting_port, listeners) = builder.build(ports, admin_port, stop).await?;
     let outcome = run_node(&node, starting_port, listeners).await;
-    node.shut_down(outcome).await
+    let outcome = node.shut_down(outcome).await;
+    restart_or(outcome, node.restart.reason())
+}
+
+/// Returns the request for a restart in place of `outcome`, if there was one. The removal of the
+/// node's region, which a recovery starts, also ends the node.
+fn restart_or(outcome: Result<(), RunError>, request: Option<&str>) -> Result<(), RunError> {
+    let Some(reason) = request else {
+        return outcome;
+    };
+    if let Err(error) = outcome {
+        let error = describe_error(&error);
+        tracing::warn!(error, "the node did not end in order before its restart");
+    }
+    Err(RunError::RestartRequested(reason.to_owned()))
 }
 
 /// Returns the files that may be open.
@@ -73,6 +87,27 @@ async fn run_node(
         served = node.serve(starting_port, listeners) => {
             served.map_err(SystemError::while_doing("serve users"))?;
             Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_requested_restart_is_what_the_node_ends_with() {
+        let reason = "stopped to recover the metadata";
+        let failed = || Err(RunError::Failed("it was removed".to_owned()));
+        assert!(restart_or(Ok(()), None).is_ok());
+        assert!(matches!(
+            restart_or(failed(), None),
+            Err(RunError::Failed(_))
+        ));
+        for outcome in [Ok(()), failed()] {
+            let error = restart_or(outcome, Some(reason)).unwrap_err();
+            assert!(!error.is_requested_stop());
+            assert_eq!(error.to_string(), reason);
         }
     }
 }

@@ -30,6 +30,7 @@ impl Node {
         }
         node_list.save_changes().await;
         self.spawn_service_tasks();
+        self.spawn_recovered_import();
         starting_port.close().await;
         let region = &self.components.groups.identity.region;
         let readiness = &self.components.readiness;

@@ -14,6 +14,7 @@ use super::endpoint::NodeEndpoint;
 use super::errors::StartError;
 use super::group_settings::{meta_settings, peers_settings, shard_settings};
 use super::membership::{MembershipContext, check_not_marked, join_cluster, open_engine};
+use super::recovery;
 use crate::background::BackgroundScheduler;
 use crate::clock::Clock;
 use crate::cluster::{FailureDetector, Identity, LocalGroups, ReadinessProbe};
@@ -39,10 +40,19 @@ impl Components {
         Identity::check_format(&config.data_dir)?;
         let engine = Arc::new(open_engine(config).await?);
         check_not_marked(&config.data_dir)?;
+        let recovered = recovery::carry_out(config, &endpoint.rpc, engine).await;
+        let recovered = recovered.map_err(|error| with_advice(&config.data_dir, error))?;
+        let engine = recovered.engine;
+        let config = recovered.rejoin.as_ref().unwrap_or(config);
+        let membership = MembershipContext {
+            is_region_explicit: membership.is_region_explicit || recovered.rejoin.is_some(),
+            ..membership
+        };
         let low_water = config.disk_low_water_mib.bytes() as u64;
         let disk_space = Arc::new(DiskSpace::new(&config.data_dir, low_water));
         let has_log = !engine.log.is_empty();
         let (identity, nodes) = join_cluster(config, &endpoint, has_log, &membership).await?;
+        recovery::finish_join(&config.data_dir, &identity)?;
         membership
             .report
             .set_waiting_for("its Raft groups to start");

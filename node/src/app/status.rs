@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::components::Components;
 use crate::api::Api;
+use crate::backup::BackupStatus;
 use crate::cluster::{cluster_status, write_cluster_metrics};
 use crate::config::Config;
 use crate::geo::RegionMonitor;
@@ -19,13 +20,20 @@ pub(super) struct NodeStatus {
     components: Arc<Components>,
     regions: RegionMonitor,
     api: Arc<Api>,
+    backups: Arc<BackupStatus>,
     data_dir: String,
 }
 
 impl NodeStatus {
     /// Creates the status of a node.
-    pub(super) fn new(components: Arc<Components>, api: Arc<Api>, config: &Config) -> Self {
+    pub(super) fn new(
+        components: Arc<Components>,
+        api: Arc<Api>,
+        backups: Arc<BackupStatus>,
+        config: &Config,
+    ) -> Self {
         Self {
+            backups,
             regions: components.region_monitor(),
             components,
             api,
@@ -81,6 +89,7 @@ impl AdminState for NodeStatus {
         write_storage_metrics(&components.engine, &components.disk_space, &mut text);
         groups.catalog.write_metrics(&mut text);
         groups.clock.write_metrics(&mut text);
+        self.backups.write_metrics(&mut text);
         write_process(&mut text);
         text.finish()
     }
@@ -94,6 +103,7 @@ impl AdminState for NodeStatus {
             self.regions.status(&components.retention_budget),
             groups.catalog.status(),
             groups.clock.status(),
+            self.backups.status(),
             storage_status(&components.engine, &components.disk_space),
         ];
         let mut status = Map::new();

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::components::Components;
+use crate::admin::{RejoinParticipant, RestartRequest};
 use crate::api::Api;
 use crate::background::BackgroundScheduler;
 use crate::calls::CallHandlers;
@@ -17,12 +18,12 @@ use crate::cluster::{Admission, TopologyPublisher};
 use crate::config::Config;
 use crate::geo::GeoReplication;
 use crate::service::{
-    Directory, DirectorySettings, Exports, Keyspace, MetadataClient, Service, Shards,
+    Directory, DirectorySettings, Exports, Keyspace, MetadataClient, RecordScans, Service, Shards,
     WatchSettings, Watches,
 };
 
-/// Maximum share of its time that this node scans shards for exports, in percent: users' requests
-/// get the rest.
+/// Maximum share of its time that this node scans shards for exports and backups, in percent:
+/// users' requests get the rest.
 const EXPORT_PERCENT: usize = 30;
 
 impl Components {
@@ -61,12 +62,14 @@ impl Components {
         );
         let watches = self.build_watches(config, shards.clone(), runtime);
         let scheduler = BackgroundScheduler::new(EXPORT_PERCENT);
+        let scans = RecordScans::new(shards.clone(), scheduler.clone());
         let exports = Exports::new(shards, directory.clone(), scheduler, watches.clone());
         Service {
             keyspace,
             directory,
             watches,
             exports,
+            scans,
         }
     }
 
@@ -107,12 +110,12 @@ pub(super) fn build_replication(components: &Components, service: &Service) -> G
 }
 
 /// Builds the handlers of the calls of other nodes and routers. `stop` is cancelled when a stop is
-/// requested.
+/// requested; `restart` ends the node so that its next start carries a recovery out.
 pub(super) fn build_call_handlers(
     components: &Components,
     service: &Service,
     (geo, api): (Arc<GeoReplication>, Arc<Api>),
-    stop: &CancellationToken,
+    (stop, restart): (&CancellationToken, &RestartRequest),
 ) -> CallHandlers {
     let groups = &components.groups;
     let metadata = service.directory.metadata();
@@ -133,6 +136,11 @@ pub(super) fn build_call_handlers(
             stop: stop.clone(),
         },
         api,
+        rejoin: Arc::new(RejoinParticipant::new(
+            groups.clone(),
+            components.data_dir.clone(),
+            restart.clone(),
+        )),
         groups: groups.clone(),
     }
 }

@@ -9,17 +9,24 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use tonic::Status;
 
+use super::log_query::answer_log_query;
 use super::pong::pong;
+use crate::admin::RejoinParticipant;
 use crate::api::Api;
 use crate::cluster::{Admission, LocalGroups, TopologyPublisher};
 use crate::geo::GeoReplication;
+use crate::meta::{Catalog, NodeState};
 use crate::raft::{RaftMember, not_here_reply};
 use crate::rpc::{
-    BulkCopyStream, PeerIdentity, RpcHandler, ScanStream, SnapshotAcks, SnapshotFrames,
+    BulkCopyStream, PeerIdentity, RpcHandler, ScanStream, ShardScanStream, SnapshotAcks,
+    SnapshotFrames,
 };
 use crate::service::Service;
 use crate::store::DiskSpace;
 use crate::types::NodeId;
+
+/// Reply to a removed node that still calls the members of a group.
+const EXPELLED_MESSAGE: &str = "the caller was removed from the cluster";
 
 /// Components that handle calls.
 pub(crate) struct CallHandlers {
@@ -39,6 +46,8 @@ pub(crate) struct CallHandlers {
     pub topology_publisher: TopologyPublisher,
     /// Handler of users' requests that come through routers.
     pub api: Arc<Api>,
+    /// Participant in a recovery of this node's region.
+    pub rejoin: Arc<RejoinParticipant>,
 }
 
 impl CallHandlers {
@@ -46,17 +55,30 @@ impl CallHandlers {
         self.members.get(usize::try_from(group).ok()?)
     }
 
-    /// Lets a group's member handle a call.
+    /// Lets a group's member handle a call of another member.
     fn call_member(
         &self,
+        from: NodeId,
         group: u32,
         handle: impl FnOnce(&Arc<dyn RaftMember>) -> BoxFuture<'static, reply::Body>,
     ) -> BoxFuture<'static, reply::Body> {
         match self.member(group) {
+            Some(member) if is_expelled(from, member.as_ref(), &self.groups.catalog) => {
+                std::future::ready(not_here_reply(EXPELLED_MESSAGE)).boxed()
+            }
             Some(member) => handle(member),
             None => std::future::ready(not_here_reply("no such group")).boxed(),
         }
     }
+}
+
+/// Returns whether a caller was removed from the cluster, and doesn't vote in the group as this
+/// node knows it. It may not know that yet; and if the group was recovered without it, its log
+/// contradicts the group's.
+fn is_expelled(caller: NodeId, member: &dyn RaftMember, catalog: &Catalog) -> bool {
+    let topology = catalog.topology();
+    let known = topology.node(caller);
+    known.is_some_and(|node| node.state == NodeState::Removed) && !member.is_voter(caller)
 }
 
 impl RpcHandler for CallHandlers {
@@ -68,13 +90,15 @@ impl RpcHandler for CallHandlers {
     ) -> BoxFuture<'static, reply::Body> {
         match body {
             call::Body::Append(append) => {
-                self.call_member(append.group, |member| member.append(append))
+                self.call_member(from, append.group, |member| member.append(append))
             }
-            call::Body::Vote(vote) => self.call_member(vote.group, |member| member.vote(vote)),
-            call::Body::Transfer(transfer) => {
-                self.call_member(transfer.group, |member| member.accept_leadership(transfer))
+            call::Body::Vote(vote) => {
+                self.call_member(from, vote.group, |member| member.vote(vote))
             }
-            call::Body::Snapshot(request) => self.call_member(request.group, |member| {
+            call::Body::Transfer(transfer) => self.call_member(from, transfer.group, |member| {
+                member.accept_leadership(transfer)
+            }),
+            call::Body::Snapshot(request) => self.call_member(from, request.group, |member| {
                 member.send_repair_snapshot(from, request)
             }),
             call::Body::Merge(merge) => self.geo.handle_merge(merge),
@@ -86,6 +110,11 @@ impl RpcHandler for CallHandlers {
             call::Body::Ping(_) => {
                 let reply = pong(&self.groups, &self.members, &self.disk_space);
                 std::future::ready(reply).boxed()
+            }
+            call::Body::Log(query) => answer_log_query(self.groups.clone(), query).boxed(),
+            call::Body::Rejoin(call) => {
+                let rejoin = self.rejoin.clone();
+                async move { rejoin.handle(from, call).await }.boxed()
             }
             body => {
                 let service = self.service.clone();
@@ -132,12 +161,16 @@ impl RpcHandler for CallHandlers {
         self.service.exports.serve_scan(&request)
     }
 
+    fn scan_shard(&self, request: pb::ShardScanRequest) -> Result<ShardScanStream, Status> {
+        self.service.scans.serve(request)
+    }
+
     fn install_snapshot(
         &self,
         mut frames: SnapshotFrames,
         acks: SnapshotAcks,
     ) -> BoxFuture<'static, Result<pb::SnapshotReply, Status>> {
-        let members = self.members.clone();
+        let (members, catalog) = (self.members.clone(), self.groups.catalog.clone());
         async move {
             let first = frames.next().await.transpose()?;
             let Some(snapshot_frame::Kind::Header(head)) = first.and_then(|frame| frame.kind)
@@ -148,6 +181,10 @@ impl RpcHandler for CallHandlers {
                 .ok()
                 .and_then(|at| members.get(at));
             let member = member.ok_or_else(|| Status::not_found("no such group"))?;
+            let leader = NodeId::from(head.vote.as_ref().map_or(0, |vote| vote.candidate));
+            if is_expelled(leader, member.as_ref(), &catalog) {
+                return Err(Status::permission_denied(EXPELLED_MESSAGE));
+            }
             member.clone().install_snapshot(head, frames, acks).await
         }
         .boxed()

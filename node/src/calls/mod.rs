@@ -7,10 +7,12 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `dispatch` | passes each call to its component |
+//! | `log_query` | answers how far this node's log of a group reaches |
 //! | `pong` | answers pings: the groups that this node leads, and its condition |
 //! | `server_context` | builds what the server of the rpc port needs |
 
 mod dispatch;
+mod log_query;
 mod pong;
 mod server_context;
 

@@ -206,21 +206,30 @@ fn log_joined(identity: &Identity, by: &str, nodes: &[pb::Member]) {
     }
 }
 
-/// Checks a member that is configured to join: nothing is to be done if it belongs to that cluster,
-/// and it must not continue if it belongs to another one. Nodes that don't answer are ignored.
-/// Returns the members that the others reported, which the node's own metadata may lack.
+/// Checks a member: it must not continue if the nodes that it is configured to join belong to
+/// another cluster, or if one of them, or of the nodes that it last knew, at the addresses `known`,
+/// reports that it was removed. Nodes that don't answer are ignored. Returns the members that the
+/// others reported, which the node's own metadata may lack.
 pub(crate) async fn check_membership(
     identity: &Identity,
     application: &JoinSettings,
+    known: &[String],
 ) -> Result<Vec<pb::Member>, JoinError> {
-    let queries = application.addresses.iter().map(|address| async {
+    let is_configured = |address: &String| application.addresses.contains(address);
+    let known = known.iter().filter(|address| !is_configured(address));
+    let addresses = application.addresses.iter().chain(known);
+    let queries = addresses.map(|address| async {
         let me = Some(identity.node_id);
         let response = rpc::identify(&application.dialer, address, me).await.ok()?;
         Some((address.clone(), response))
     });
-    let responses: Vec<_> = join_all(queries).await.into_iter().flatten().collect();
     let is_same_cluster =
         |response: &pb::IdentifyResponse| response.cluster_id == identity.cluster_id;
+    let responses = join_all(queries).await.into_iter().flatten();
+    // A node that was known may have been replaced by one of another cluster.
+    let responses: Vec<_> = responses
+        .filter(|(address, it)| is_configured(address) || is_same_cluster(it))
+        .collect();
     if let Some((address, _)) = responses
         .iter()
         .find(|(_, it)| is_same_cluster(it) && it.removed)

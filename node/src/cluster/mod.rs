@@ -18,6 +18,8 @@
 //! | `node_list` | stores the list of nodes in a file, for when the data can't be read |
 //! | `node_list_writer` | keeps that file up to date |
 //! | `consistency_check` | compares replicas |
+//! | `rejoin_scope` | what a node imports again after its region has joined anew |
+//! | `recovery_file` | stores a recovery by force that the next start carries out |
 //! | `status` | status and metrics of the cluster as this node sees it |
 //! | `availability`, `loss_tolerance`, `node_status` | parts of the status |
 
@@ -41,12 +43,14 @@ mod peer_discovery;
 pub(crate) mod placement;
 mod placement_controller;
 mod readiness;
+pub(crate) mod recovery_file;
+pub(crate) mod rejoin_scope;
 mod status;
 mod topology_publisher;
 
 pub(crate) use admission::{Admission, Refresher};
 pub(crate) use availability::is_majority_alive;
-pub(crate) use consistency_check::{ConsistencyChecker, read_marker};
+pub(crate) use consistency_check::{ConsistencyChecker, read_marker, remove_marker, write_marker};
 pub(crate) use decommission::assess_decommission;
 pub(crate) use failure_detector::{FailureDetector, MAX_CLOCK_OFFSET};
 pub(crate) use identity::{Identity, IdentityError, RequestedIdentity, replace_file};

@@ -51,6 +51,8 @@ pub(super) struct PeerDiscovery {
 #[derive(Default)]
 pub(super) struct MembershipQuery {
     sent_at: Option<Instant>,
+    /// Number of queries so far.
+    count: usize,
     pending: Option<JoinHandle<MembershipReport>>,
 }
 
@@ -78,6 +80,7 @@ impl PeerDiscovery {
         let is_due = self.query.sent_at.is_none_or(|at| at.elapsed() > interval);
         if !report.is_removed && self.query.pending.is_none() && is_due {
             self.query.sent_at = Some(Instant::now());
+            self.query.count = self.query.count.wrapping_add(1);
             self.query.pending = Some(self.query_members(self.peers.take_unknown_caller()));
         }
         report.is_removed
@@ -108,19 +111,25 @@ impl PeerDiscovery {
     }
 
     /// Collects the addresses of one node in this region and of one in each other region, alive if
-    /// any is.
+    /// any is, and another one each time: nodes that were removed together, by a recovery by force,
+    /// know nothing of it from each other.
     fn one_address_per_region(&self) -> Vec<String> {
         let topology = self.catalog.topology();
         let known = topology.nodes().iter();
         let candidates = known
             .filter(|node| node.id != self.identity.node_id && node.state != NodeState::Removed);
-        let mut of_region = BTreeMap::new();
+        let mut of_region: BTreeMap<u32, (Vec<&NodeInfo>, Vec<&NodeInfo>)> = BTreeMap::new();
         for node in candidates {
-            let chosen: &mut &NodeInfo = of_region.entry(node.region).or_insert(node);
-            if !self.failure_detector.is_alive(chosen.id) {
-                *chosen = node;
+            let (alive, silent) = of_region.entry(node.region).or_default();
+            match self.failure_detector.is_alive(node.id) {
+                true => alive.push(node),
+                false => silent.push(node),
             }
         }
-        of_region.values().map(|node| node.rpc.clone()).collect()
+        let chosen = of_region.values().filter_map(|(alive, silent)| {
+            let nodes = if alive.is_empty() { silent } else { alive };
+            nodes.get(self.query.count % nodes.len().max(1))
+        });
+        chosen.map(|node| node.rpc.clone()).collect()
     }
 }

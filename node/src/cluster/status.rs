@@ -50,7 +50,7 @@ fn group_rows(groups: &LocalGroups) -> Vec<Value> {
 /// Writes the metrics of this node's replicas and clock, and of the other nodes.
 pub(crate) fn write_cluster_metrics(groups: &LocalGroups, text: &mut Exposition) {
     let alarms = groups.replica_alarms.load(Ordering::Relaxed);
-    let help = "Number of times that replicas of a shard differed after the same entry.";
+    let help = "Number of times that replicas of a group differed after the same entry.";
     text.counter("cloudkv_replica_alarms_total", help, &[], alarms);
     let ok = f64::from(u8::from(groups.failure_detector.is_clock_ok()));
     let help = "1 if this node's clock is close enough to those of other nodes.";

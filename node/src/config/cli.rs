@@ -7,6 +7,9 @@ use cloudkv_common::config::{Flags, RegionName};
 use cloudkv_common::hosts::is_host_name;
 
 use super::Config;
+use super::backup_flags::{
+    BackupFlags, BackupsFlags, ExportDirectoryArgs, RecoverAction, RestoreArgs, parse_region,
+};
 use crate::types::{BucketId, Plan};
 
 /// CloudKV's storage node.
@@ -44,6 +47,8 @@ pub(super) enum CliCommand {
     Admin(AdminArgs),
     /// Make a CA, and certificates for nodes and routers
     Certs(CertsArgs),
+    /// Make the data directory of a new cluster's first node from a backup
+    Restore(RestoreArgs),
 }
 
 /// Default validity of a CA, in days.
@@ -189,6 +194,19 @@ pub enum AdminAction {
         #[arg(value_parser = parse_region)]
         region: RegionName,
     },
+    /// Back up the node's region and the metadata, while the node serves; goes on with a backup
+    /// that was interrupted
+    Backup(BackupFlags),
+    /// List the backups at a place, or verify them; no node is called
+    Backups(BackupsFlags),
+    /// Write what only a stopped node has as lines of an import; no node is called
+    ExportDirectory(ExportDirectoryArgs),
+    /// Recover the metadata by force when a majority of its voters is lost for good
+    #[command(subcommand)]
+    Metadata(RecoverAction),
+    /// Recover shards by force when a majority of their voters is lost for good
+    #[command(subcommand)]
+    Shard(RecoverAction),
     /// Compare the data of all regions; exits with 1 if they differ
     Verify {
         /// Show it as JSON
@@ -304,10 +322,6 @@ fn parse_byte_limit(text: &str) -> Result<u64, String> {
 fn parse_plan(text: &str) -> Result<Plan, String> {
     let names = || Plan::ALL.map(Plan::name).join(", ");
     Plan::parse(text).ok_or_else(|| format!("expected one of {}", names()))
-}
-
-fn parse_region(text: &str) -> Result<RegionName, String> {
-    RegionName::parse(text).ok_or_else(|| "expected a region's name".to_owned())
 }
 
 fn parse_bucket(text: &str) -> Result<BucketId, String> {

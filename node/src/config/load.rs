@@ -8,6 +8,7 @@ use cloudkv_common::config::{
     SettingSources, Settings, help_or_error, load_settings, read_sources, to_toml,
 };
 
+use super::backup_flags::{ExportDirectoryArgs, RestoreArgs};
 use super::checks;
 use super::cli::{AdminAction, AdminArgs, CertsArgs, Cli, CliCommand};
 use super::settings::Config;
@@ -28,6 +29,10 @@ pub enum Command {
     Admin(AdminCall),
     /// Make certificates.
     Certs(CertsArgs),
+    /// Restore a backup.
+    Restore(RestoreArgs),
+    /// Export the data directory of a stopped node.
+    ExportDirectory(ExportDirectoryArgs),
 }
 
 /// A call of the admin port of a running node.
@@ -56,6 +61,10 @@ impl Config {
         match cli.command {
             Some(CliCommand::Admin(admin)) => {
                 refuse_flags("admin", &cli.settings.0, &["admin", "admin_token"])?;
+                if let AdminAction::ExportDirectory(args) = admin.action {
+                    SettingSources::new(Self::ALL).add_variables(variables)?;
+                    return Ok(Command::ExportDirectory(args));
+                }
                 let file = admin.config.clone().or(cli.config);
                 let sources = read_sources(variables, file, cli.settings)?;
                 admin_call(admin, &sources).map(Command::Admin)
@@ -65,6 +74,11 @@ impl Config {
                 // It reads no setting, but a misspelled variable is refused as elsewhere.
                 SettingSources::new(Self::ALL).add_variables(variables)?;
                 Ok(Command::Certs(certs))
+            }
+            Some(CliCommand::Restore(restore)) => {
+                refuse_flags("restore", &cli.settings.0, &[])?;
+                SettingSources::new(Self::ALL).add_variables(variables)?;
+                Ok(Command::Restore(restore))
             }
             None => {
                 let (config, sources) =

@@ -3,6 +3,7 @@
 //! Each setting is declared once, in `settings.rs`; [`cloudkv_common::config`] describes the
 //! mechanism.
 
+mod backup_flags;
 mod checks;
 mod cli;
 mod derived;
@@ -15,6 +16,9 @@ mod tests;
 #[cfg(test)]
 mod usage_tests;
 
+pub use backup_flags::{
+    BackupFlags, BackupsFlags, ExportDirectoryArgs, RecoverAction, RestoreArgs,
+};
 pub use cli::{AdminAction, LimitFlags, PlanAction, StatusFlags};
 pub use cli::{
     CA_VALIDITY_DAYS, CERTIFICATE_VALIDITY_DAYS, CertificateValidity, CertsArgs, CertsCommand,

@@ -15,6 +15,7 @@
 //! | `backlog` | decides whether sending has low priority while the region is behind |
 //! | `receiver` | answers the senders of other regions |
 //! | `seeding` | copies the other regions' data before a new region serves |
+//! | `received_watermarks` | asks how much of this region the others have received |
 //! | `region_removal` | reconciles the survivors' data before a region is removed |
 //! | `verify` | compares the regions' data |
 //! | `retention_budget` | measures the changes retained for other regions |
@@ -26,6 +27,8 @@
 mod backlog;
 mod budget_enforcement;
 mod controller;
+mod peer_versions;
+mod received_watermarks;
 mod receiver;
 mod region_metrics;
 mod region_monitor;

@@ -214,7 +214,7 @@ fn records_above(records: &[pb::KeyRecord], region: u32, watermark: u64) -> Vec<
 }
 
 /// Queries the progress of another region's shard with a removed region.
-async fn query_state(
+pub(super) async fn query_state(
     geo: &GeoReplication,
     number: u16,
     node: NodeId,

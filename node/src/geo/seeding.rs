@@ -86,7 +86,7 @@ async fn query_retention(
 
 /// Asks the leader of a shard about its state and about what it has of this region; `None` if it
 /// refuses.
-async fn query_peer(
+pub(super) async fn query_peer(
     geo: &GeoReplication,
     number: u16,
     leader: NodeId,

@@ -45,7 +45,7 @@ fn set_level(index: u64) -> Entry<Meta> {
 }
 
 /// Copies the files as a crash now would leave them, while the node has them open.
-fn copy_after_crash(dir: &Path) -> tempfile::TempDir {
+pub(super) fn copy_after_crash(dir: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for folder in ["", "log", "state"] {
         let (from, to) = (dir.join(folder), copy.path().join(folder));

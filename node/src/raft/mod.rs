@@ -11,6 +11,7 @@
 //! | `log_store` | the group's log, on the log database, with its newest entries in memory |
 //! | `replica` | applies entries in batches, with the position in the same batch |
 //! | `apply_progress` | how far entries are applied, for readers on any thread |
+//! | `checkpoints` | digests after certain entries, compared between replicas |
 //! | `applied_position` | position and members that a group's rows hold |
 //! | `snapshot` | a group's rows as chunks, written into a new generation by the receiver |
 //! | `snapshot_sender` | sends a snapshot to a member, over as many connections as it takes |
@@ -18,6 +19,7 @@
 //! | `snapshot_transfers` | progress of each snapshot, and the log that is retained for it |
 //! | `log_retention` | bounds the log that is retained for members that lag |
 //! | `log_budget` | bounds the log that all groups of a node retain for them |
+//! | `log_summary` | extent of a group's log here, and the configuration in force |
 //! | `log_maintenance` | flushes, purges and cleans while the node runs |
 //! | `repair` | replaces a state that the disk has damaged by a copy of the leader's |
 //! | `repair_state` | how far a replica's repair has come |
@@ -35,6 +37,7 @@
 //! | `network` | clients of the other members |
 //! | `commit_coalescer` | delays commit notifications so that they go with the next entries |
 //! | `raft_member` | handles the calls of the other members |
+//! | `offline` | a group of a node that doesn't run, for recoveries, restores and exports |
 //! | `local_group` | a group of any machine, for maintenance and status |
 //! | `group_status`, `snapshot_status` | status and metrics |
 //! | `refusal` | the reply to a call that isn't handled |
@@ -42,6 +45,7 @@
 mod ack_tracker;
 mod applied_position;
 mod apply_progress;
+mod checkpoints;
 mod codec;
 mod commit_coalescer;
 mod freshness;
@@ -56,8 +60,10 @@ mod log_budget;
 mod log_maintenance;
 mod log_retention;
 mod log_store;
+mod log_summary;
 mod membership;
 mod network;
+mod offline;
 mod query;
 mod raft_member;
 mod refusal;
@@ -85,6 +91,9 @@ mod storage_tests;
 pub(crate) use applied_position::applied_index;
 #[cfg(test)]
 pub(crate) use applied_position::applied_row;
+pub(crate) use checkpoints::{
+    CheckpointVerdict, Checkpoints, PeerCheckpoints, compare_checkpoints,
+};
 pub(crate) use group::Group;
 pub(crate) use group::proposal::{ProposalResult, ProposeError};
 pub(crate) use group::settings::GroupSettings;
@@ -92,7 +101,9 @@ pub(crate) use group::status::GroupStatus;
 pub(crate) use local_group::LocalGroup;
 pub(crate) use log_budget::LogBudget;
 pub(crate) use log_maintenance::LogMaintenance;
+pub(crate) use log_summary::{LogPosition, LogSummary};
 pub(crate) use membership::{MembershipStep, TargetMembership};
+pub(crate) use offline::OfflineGroup;
 pub(crate) use raft_member::RaftMember;
 pub(crate) use refusal::not_here_reply;
 pub(crate) use snapshot_transfers::{

@@ -29,6 +29,8 @@ use crate::types::NodeId;
 pub trait RaftMember: Send + Sync + 'static {
     /// Returns whether this node leads the group, and answers its reads.
     fn is_leader(&self) -> bool;
+    /// Returns whether a node votes in the group, as far as this member knows.
+    fn is_voter(&self, node: NodeId) -> bool;
     /// Returns the members, learners included, if this node leads the group; `None` also while they
     /// are being changed.
     fn members_if_leader(&self) -> Option<Vec<NodeId>>;
@@ -59,6 +61,10 @@ pub trait RaftMember: Send + Sync + 'static {
 impl<M: StateMachine> RaftMember for Group<M> {
     fn is_leader(&self) -> bool {
         self.may_read()
+    }
+
+    fn is_voter(&self, node: NodeId) -> bool {
+        Self::is_voter(self, node)
     }
 
     fn members_if_leader(&self) -> Option<Vec<NodeId>> {

@@ -21,7 +21,7 @@ use super::reads::{GetBucketState, GetKey, HasLarger, SessionGet};
 use super::shards::Shards;
 use super::writes::{ProposeCommand, WriteKey, WriteResult};
 use crate::meta::Bucket;
-use crate::raft::NodeId;
+use crate::raft::{Checkpoints, NodeId};
 use crate::types::BucketId;
 
 impl Service {
@@ -79,6 +79,7 @@ impl Service {
             call::Body::QuotaQuery(query) => self.quota_state(&query),
             call::Body::Reads(query) => self.region_read_counts(&query).await,
             call::Body::Checkpoints(query) => self.checkpoints(query),
+            call::Body::MetadataCheckpoints(_) => report_checkpoints(self.metadata().checkpoints()),
             call::Body::Pin(pin) => handle_pin(self.shards(), &pin),
             call::Body::Changes(query) => self.handle_changes(query).await,
             call::Body::Ping(_)
@@ -86,6 +87,8 @@ impl Service {
             | call::Body::Peer(_)
             | call::Body::Reconcile(_)
             | call::Body::Digest(_)
+            | call::Body::Log(_)
+            | call::Body::Rejoin(_)
             | call::Body::Append(_)
             | call::Body::Vote(_)
             | call::Body::Transfer(_)
@@ -99,10 +102,9 @@ impl Service {
         let number = u16::try_from(query.shard).unwrap_or(u16::MAX);
         let shard = self.shards().local(number);
         let shard = shard.filter(|shard| shard.is_hosted());
-        match shard.and_then(|shard| shard.view().checkpoints().report()) {
-            Some(points) => reply::Body::Checkpoints(pb::Checkpoints { points }),
-            None => unknown_call(),
-        }
+        shard.map_or_else(unknown_call, |shard| {
+            report_checkpoints(shard.group().checkpoints())
+        })
     }
 
     fn shards(&self) -> &Shards {
@@ -245,6 +247,14 @@ impl Service {
                 Err(unavailable) => Err(KeyError::from(unavailable).into()),
             },
         }
+    }
+}
+
+/// Returns the digests of a replica at its latest checkpoints.
+fn report_checkpoints(checkpoints: &Checkpoints) -> reply::Body {
+    match checkpoints.report() {
+        Some(points) => reply::Body::Checkpoints(pb::Checkpoints { points }),
+        None => unknown_call(),
     }
 }
 

@@ -18,7 +18,7 @@ use super::shards::{Shards, no_leader};
 use super::writes::{WriteKey, needs_metadata_level};
 use crate::meta::{Bucket, Catalog};
 use crate::shard::KEY_METADATA_LEVEL;
-use crate::types::{KeyWrite, ListQuery, ReadResult, WriteReceipt};
+use crate::types::{BucketId, KeyWrite, ListQuery, ReadResult, WriteReceipt};
 
 /// Maximum number of lists with values that are read concurrently. Each takes about a MiB, or one
 /// value of each shard, if those are larger.
@@ -84,8 +84,11 @@ impl Keyspace {
         if seen.is_empty() {
             return self.shards.run(shard, &get).await;
         }
+        self.get_when_seen(shard, SessionGet { get, seen }).await
+    }
+
+    async fn get_when_seen(&self, shard: u16, get: SessionGet<'_>) -> Result<ReadResult, KeyError> {
         let deadline = Instant::now() + self.session_timeout;
-        let get = SessionGet { get, seen };
         loop {
             match self.shards.run(shard, &get).await? {
                 SessionRead::Read(result) => return Ok(result),
@@ -93,6 +96,25 @@ impl Keyspace {
                 SessionRead::Behind => return Err(Unavailable::Behind.into()),
             }
         }
+    }
+
+    /// Waits until each shard has all that `session` has seen in it. Fails with
+    /// [`Unavailable::Behind`] if one doesn't within the session timeout. `bucket` may be any.
+    pub async fn await_session_everywhere(
+        &self,
+        bucket: &BucketId,
+        session: &SessionToken,
+    ) -> Result<(), KeyError> {
+        for shard in self.shards.numbers() {
+            let seen = session.seen_of_shard(shard);
+            if !seen.is_empty() {
+                // Any read tells, also of a key that belongs to another shard.
+                let (bucket, key) = (bucket.as_bytes(), &b"k"[..]);
+                let get = GetKey { bucket, key };
+                self.get_when_seen(shard, SessionGet { get, seen }).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits until a key's shard has all that the client has seen, as a read in its session would.

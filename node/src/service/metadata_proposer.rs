@@ -43,9 +43,11 @@ fn proposal_error(refusal: &CommandRefusal) -> ProposalError {
         refusal,
         CommandRefusal::Node(NodeRefusal::AddressTaken { .. })
     );
+    // The caller may not know yet that the region was removed: a node that joins it anew adds it.
+    let is_region_unknown = matches!(refusal, CommandRefusal::Node(NodeRefusal::UnknownRegion));
     ProposalError {
         reason: refusal.to_string(),
-        is_final: !is_address_taken,
+        is_final: !is_address_taken && !is_region_unknown,
         needs_operator: is_address_taken,
     }
 }

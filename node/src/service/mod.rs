@@ -29,6 +29,7 @@
 //! | `read_changes` | reads the recent changes of a shard, or waits for the next one |
 //! | `change_pins` | keeps recent changes at all nodes of the region |
 //! | `reports` | counts that are published and reported in the background |
+//! | `scan/` | scans of shards in one view, as background work |
 //! | `errors` | the service's errors |
 
 mod batch;
@@ -61,6 +62,7 @@ mod read_changes;
 mod reads;
 mod reclaim;
 mod reports;
+mod scan;
 mod session;
 mod shards;
 mod token;
@@ -84,6 +86,7 @@ pub(crate) use keyspace::Keyspace;
 pub(crate) use listing::Listing;
 pub(crate) use metadata::MetadataClient;
 pub(crate) use plans::{PlanChanges, PlanError};
+pub(crate) use scan::RecordScans;
 pub(crate) use session::SessionToken;
 pub(crate) use shards::Shards;
 pub(crate) use watch::{
@@ -100,6 +103,8 @@ pub struct Service {
     pub directory: Directory,
     /// Exports of buckets.
     pub exports: Exports,
+    /// Scans of whole shards.
+    pub scans: RecordScans,
     /// Streams of changes.
     pub watches: Watches,
 }

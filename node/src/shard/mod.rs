@@ -27,9 +27,9 @@
 //! | `recent_changes` | recorded changes, for readers on any thread |
 //! | `record` | encoding and digest of records |
 //! | `record_cache` | recently changed records, in memory |
-//! | `checkpoints` | digests after certain entries, compared between replicas |
 //! | `view` | lock-free reads, on any thread |
 //! | `bucket_scan` | streams a bucket's live keys in one view |
+//! | `record_scan` | streams all live records in one view |
 //! | `page` | pages of lists, with the keys' common prefixes |
 //! | `list_position` | positions behind which a list goes on |
 //! | `listed_record` | decodes records without copying their values |
@@ -41,7 +41,6 @@ mod bucket_scan;
 mod change_log;
 mod change_memory;
 mod change_pins;
-mod checkpoints;
 mod digest;
 mod expire;
 mod feature_level;
@@ -59,6 +58,7 @@ mod reconcile;
 mod record;
 mod record_cache;
 mod record_change;
+mod record_scan;
 mod remembered_change;
 mod response;
 mod retained;
@@ -83,7 +83,11 @@ mod merge_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod offline_recovery_tests;
+#[cfg(test)]
 mod reconcile_tests;
+#[cfg(test)]
+mod recovery_model_tests;
 #[cfg(test)]
 mod replay_tests;
 #[cfg(test)]
@@ -96,7 +100,6 @@ mod test_replicas;
 pub(crate) use bucket_scan::ScanChunk;
 pub(crate) use change_log::{BulkCopyChunk, ChangeBatch};
 pub(crate) use change_memory::ChangesRange;
-pub(crate) use checkpoints::{CheckpointVerdict, PeerCheckpoints, compare_checkpoints};
 pub(crate) use cloudkv_common::hash::shard_of;
 pub(crate) use digest::MAX_DIGEST_RANGES;
 pub(crate) use feature_level::{FIRST_LEVEL, KEY_METADATA_LEVEL, have_metadata};
@@ -107,7 +110,8 @@ pub(crate) use page::Page;
 pub(crate) use peers::ReplicationView;
 pub(crate) use proposer::{BatchSettings, WriteError};
 pub(crate) use recent_changes::{ChangesPage, RecentChanges, TooOld};
+pub(crate) use record_scan::RecordChunk;
 pub(crate) use response::{MergeOutcome, ShardResponse, WriteOutcome};
-#[cfg(test)]
 pub(crate) use state::{ShardState, StateMemory};
 pub(crate) use state_machine::Shard;
+pub(crate) use view::ShardView;

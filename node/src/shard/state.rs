@@ -177,6 +177,15 @@ fn read_position(db: &StateDb, rows: Rows) -> Result<(pb::ShardHeader, u64), Sto
     Ok((read_header(&db, rows)?, applied_index(&db, rows)?))
 }
 
+impl StateMemory {
+    /// Bounds of a shard whose node doesn't run: nobody follows its changes.
+    pub const OFFLINE: Self = Self {
+        record_cache: 8 << 20,
+        recent_changes: 0,
+        pinned_changes: 0,
+    };
+}
+
 #[cfg(test)]
 impl StateMemory {
     /// Bounds that no test reaches unless it sets its own.

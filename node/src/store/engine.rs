@@ -104,8 +104,7 @@ impl Engine {
         restrict_permissions(dir)?;
         let env = Env::new().map_err(StoreError::on("create", "RocksDB environment"))?;
         let cache = Cache::new_lru_cache(settings.block_cache_bytes);
-        let buffers =
-            WriteBufferManager::new_write_buffer_manager(3 * settings.write_buffer_bytes, false);
+        let buffers = write_buffers(settings);
         let log = SegmentLog::open(dir, &dir.join("log"), settings.log_settings())?;
         let options = state_options(&env, &cache, &buffers, settings);
         let state = open_state(dir, options, (&cache, settings.block_cache_bytes))?;
@@ -117,6 +116,41 @@ impl Engine {
             cache,
             _lock: lock,
         })
+    }
+
+    /// Opens the storage in `dir` with a copy of its state, which shares the files that don't
+    /// change: what is written to it isn't in the state that [`Self::open`] opens, which removes
+    /// the copy. Blocks.
+    pub fn open_with_state_copy(dir: &Path, settings: &EngineSettings) -> Result<Self, OpenError> {
+        let Self {
+            log,
+            state,
+            cache,
+            _lock,
+        } = Self::open(dir, settings)?;
+        let copy = StateDirs::new(dir).copy();
+        state.copy_to(&copy)?;
+        drop(state);
+        let env = Env::new().map_err(StoreError::on("create", "RocksDB environment"))?;
+        let buffers = write_buffers(settings);
+        let mut options = state_options(&env, &cache, &buffers, settings);
+        // Most files stay shared, and no compaction can meet a damaged one.
+        options.set_disable_auto_compactions(true);
+        let state = StateDb::open(&copy, &copy, &options, (&cache, settings.block_cache_bytes))?;
+        Ok(Self {
+            log,
+            state,
+            cache,
+            _lock,
+        })
+    }
+
+    /// Removes the copy of the state in `dir`, which must not be open, if there is one. Blocks.
+    pub fn remove_state_copy(dir: &Path) -> io::Result<()> {
+        match std::fs::remove_dir_all(StateDirs::new(dir).copy()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Returns the size of the cached blocks, in bytes.
@@ -143,6 +177,11 @@ fn open_state(
     rebuild(&dirs, damaged, |state| {
         StateDb::open(dir, state, &compacting_options, cache)
     })
+}
+
+/// Bounds the memory of all memtables.
+fn write_buffers(settings: &EngineSettings) -> WriteBufferManager {
+    WriteBufferManager::new_write_buffer_manager(3 * settings.write_buffer_bytes, false)
 }
 
 fn common_options(env: &Env, buffers: &WriteBufferManager) -> Options {
@@ -200,5 +239,64 @@ fn limit_compaction(options: &mut Options, rate: usize) {
         && rate > 0
     {
         options.set_auto_tuned_ratelimiter(rate, COMPACTION_REFILL_US, COMPACTION_FAIRNESS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::RowBatch;
+    use crate::store::keys::GroupId;
+
+    const SETTINGS: EngineSettings = EngineSettings {
+        block_cache_bytes: 1 << 20,
+        write_buffer_bytes: 1 << 20,
+        log_segment_bytes: 1 << 20,
+        compaction_rate: 0,
+    };
+
+    fn write(engine: &Engine, row: &[u8]) {
+        let mut batch = RowBatch::default();
+        batch.put(row, row);
+        engine.state.write(batch).unwrap();
+    }
+
+    fn has(engine: &Engine, row: &[u8]) -> bool {
+        engine.state.get(row).unwrap().is_some()
+    }
+
+    #[test]
+    fn what_is_written_to_a_copy_of_the_state_is_not_in_the_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let engine = Engine::open(dir, &SETTINGS).unwrap();
+        write(&engine, b"flushed");
+        engine.state.flush().unwrap();
+        write(&engine, b"later");
+        let vote = engine.log.set_vote(GroupId(1), b"vote", Box::new(|_| ()));
+        vote.unwrap();
+        drop(engine);
+        for is_removed in [false, true] {
+            let copy = Engine::open_with_state_copy(dir, &SETTINGS).unwrap();
+            assert!(has(&copy, b"flushed") && has(&copy, b"later") && !has(&copy, b"new"));
+            assert_eq!(copy.log.vote(GroupId(1)).unwrap(), &b"vote"[..]);
+            write(&copy, b"new");
+            copy.state.flush().unwrap();
+            assert!(has(&copy, b"new"));
+            assert!(matches!(
+                Engine::open(dir, &SETTINGS),
+                Err(OpenError::Locked(_))
+            ));
+            drop(copy);
+            assert!(StateDirs::new(dir).copy().exists());
+            if is_removed {
+                Engine::remove_state_copy(dir).unwrap();
+                Engine::remove_state_copy(dir).unwrap();
+                assert!(!StateDirs::new(dir).copy().exists());
+            }
+        }
+        let engine = Engine::open(dir, &SETTINGS).unwrap();
+        assert!(has(&engine, b"flushed") && has(&engine, b"later") && !has(&engine, b"new"));
+        assert!(!StateDirs::new(dir).copy().exists());
     }
 }

@@ -26,6 +26,11 @@ impl GroupId {
     pub fn shard(number: u16) -> Self {
         Self(number + 1)
     }
+
+    /// Returns the number of the shard; `None` for the metadata.
+    pub fn shard_number(self) -> Option<u16> {
+        self.0.checked_sub(1)
+    }
 }
 
 impl std::fmt::Display for GroupId {

@@ -16,7 +16,7 @@ const OTHERS_MODE: u32 = 0o077;
 const SHARED_DIR_MODE: u32 = 0o1002;
 
 /// Names of all entries that a node creates in its data directory. Other entries are left alone.
-const DATA_DIR_ENTRIES: [&str; 12] = [
+const DATA_DIR_ENTRIES: [&str; 18] = [
     "LOCK",
     "log",
     "log-synced",
@@ -29,6 +29,12 @@ const DATA_DIR_ENTRIES: [&str; 12] = [
     "addresses.json",
     "addresses.json.new",
     "replica-differs",
+    "recovery.json",
+    "recovery.json.new",
+    "rejoin-scope.json",
+    "recovered",
+    "recovered.new",
+    "before-recovery",
 ];
 
 /// Error of a file or directory that other users can access, and that this process can't restrict.

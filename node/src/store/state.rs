@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{Cache, DB, Options, ReadOptions, ReadTier, Snapshot, WriteBatch, WriteOptions};
 
 use tokio::sync::{OwnedMutexGuard, watch};
@@ -289,6 +290,15 @@ impl StateDb {
     pub fn flush(&self) -> Result<(), StoreError> {
         let flushed = self.inner.db.flush();
         flushed.map_err(|error| self.inner.write_error("flush", error))
+    }
+
+    /// Copies the state as it is now to a directory that doesn't exist yet: as links to the same
+    /// files, where the file system has them. Blocks.
+    pub(super) fn copy_to(&self, dir: &Path) -> Result<(), StoreError> {
+        self.flush()?;
+        let checkpoint = Checkpoint::new(&self.inner.db);
+        let copied = checkpoint.and_then(|checkpoint| checkpoint.create_checkpoint(dir));
+        copied.map_err(StoreError::on("copy", "state database"))
     }
 
     /// Returns the size of the active memtable, which isn't flushed yet, in bytes.

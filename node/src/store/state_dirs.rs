@@ -39,6 +39,12 @@ impl StateDirs {
         self.data.join("state.damaged")
     }
 
+    /// Returns the directory of a copy of the state that is used in its place for some time, and
+    /// removed when the state is opened again.
+    pub(super) fn copy(&self) -> PathBuf {
+        self.data.join("state.copy")
+    }
+
     fn mark(&self) -> PathBuf {
         self.data.join(MARK_FILE)
     }
@@ -66,7 +72,7 @@ impl StateDirs {
             self.sync()?;
             self.remove_mark()?;
         }
-        for leftover in [self.new_state(), self.old_state()] {
+        for leftover in [self.new_state(), self.old_state(), self.copy()] {
             if leftover.exists() {
                 fs::remove_dir_all(leftover)?;
             }

@@ -9,22 +9,53 @@
 //! | `region_removal` | removes a lost region |
 //! | `node_loss` | waits until a node that was just lost counts as such |
 //! | `metadata_voters` | describes the metadata's voters while they have no leader |
+//! | `recovery` | recovers groups by force that have lost their majority for good |
+//! | `recovery_survey`, `recovery_facts` | what this node and others know for that |
+//! | `recovery_decision`, `recovery_plan` | whether it is possible, and how |
+//! | `recovery_text` | the report on it, in words |
+//! | `pending_recovery` | stores what the next start is to do |
+//! | `restart_request` | stops the process so that its next start does it |
+//! | `rejoin` | coordinates the survivors of a region that joins the others anew |
+//! | `rejoin_participant` | takes part in that |
+//! | `rejoin_survey`, `rejoin_scopes` | which survivor imports what afterwards |
 
 mod decommission_report;
 mod metadata_voters;
 mod node_changes;
 mod node_lookup;
 mod node_loss;
+mod pending_recovery;
+mod recovery;
+mod recovery_decision;
+mod recovery_facts;
+mod recovery_plan;
+mod recovery_survey;
+mod recovery_text;
 mod region_removal;
+mod rejoin;
+mod rejoin_participant;
+mod rejoin_scopes;
+mod rejoin_survey;
 mod replacement_check;
+mod restart_request;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
 
 use self::node_changes::NodeChanger;
+use self::pending_recovery::RecoveryStore;
+use self::recovery::GroupRecoverer;
 use self::region_removal::RegionRemover;
-use super::{DecommissionReport, NamedNode, NodeChange, NodeError, Operations, RegionError};
+pub(crate) use self::rejoin_participant::RejoinParticipant;
+pub(crate) use self::restart_request::RestartRequest;
+use super::{
+    DecommissionReport, NamedNode, NodeChange, NodeError, Operations, RecoveryError,
+    RecoveryReport, RecoveryScope, RegionError,
+};
+use crate::backup::{BackupRun, BackupStartError, Backups};
 use crate::cluster::LocalGroups;
 use crate::geo::{GeoReplication, RegionComparison, VerifyError};
 use crate::service::{
@@ -36,15 +67,20 @@ pub(crate) struct Operator {
     directory: Directory,
     nodes: NodeChanger,
     regions: RegionRemover,
+    recoverer: Arc<GroupRecoverer>,
     geo: Arc<GeoReplication>,
+    backups: Backups,
 }
 
 impl Operator {
-    /// Creates the operations on a node with these groups.
+    /// Creates the operations on a node with these groups. A recovery by force is stored in
+    /// `data_dir`, and stops the node by `restart`.
     pub(crate) fn new(
         directory: Directory,
         groups: Arc<LocalGroups>,
         geo: Arc<GeoReplication>,
+        backups: Backups,
+        (data_dir, restart): (PathBuf, RestartRequest),
     ) -> Self {
         let metadata = directory.metadata().clone();
         Self {
@@ -52,9 +88,17 @@ impl Operator {
                 metadata: metadata.clone(),
                 groups: groups.clone(),
             },
+            recoverer: Arc::new(GroupRecoverer {
+                metadata: metadata.clone(),
+                groups: groups.clone(),
+                geo: geo.clone(),
+                store: RecoveryStore { data_dir, restart },
+                confirming: Mutex::default(),
+            }),
             regions: RegionRemover { metadata, groups },
             directory,
             geo,
+            backups,
         }
     }
 }
@@ -100,7 +144,23 @@ impl Operations for Operator {
         Box::pin(self.regions.remove(name))
     }
 
+    fn start_backup(&self, to: &str, is_new: bool) -> Result<BackupRun, BackupStartError> {
+        self.backups.start(to, is_new)
+    }
+
     fn verify(&self, shard: u16) -> BoxFuture<'_, Result<RegionComparison, VerifyError>> {
         Box::pin(self.geo.verify(shard))
+    }
+
+    fn recovery_report(&self, scope: RecoveryScope) -> BoxFuture<'_, RecoveryReport> {
+        Box::pin(self.recoverer.report(scope))
+    }
+
+    fn recover(
+        &self,
+        scope: RecoveryScope,
+        confirmation: String,
+    ) -> BoxFuture<'_, Result<RecoveryReport, RecoveryError>> {
+        Box::pin(self.recoverer.clone().recover(scope, confirmation))
     }
 }

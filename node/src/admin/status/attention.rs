@@ -190,8 +190,8 @@ fn this_node(status: &StatusReport, findings: &mut Vec<String>) {
     }
     if status.replica_alarms > 0 {
         findings.push(
-            "replicas of a shard differed after the same entry: the log of this node names the \
-             shard"
+            "replicas of a group differed after the same entry: the log of this node names the \
+             group"
                 .to_owned(),
         );
     }

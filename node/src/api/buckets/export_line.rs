@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use crate::api::errors::ApiError;
 use crate::api::http::{dates, etag};
 use crate::api::openapi::values;
-use crate::service::StoredValue;
+use crate::service::{StoredValue, Version};
 
 /// A key as a line of an export; fields without a value are left out, except the expiry.
 #[derive(Serialize, ToSchema)]
@@ -64,8 +64,19 @@ pub(crate) struct ExportErrorLine<'a> {
     message: &'a str,
 }
 
+/// Line of a key that was deleted, for an import: no export of a bucket has any.
+#[derive(Serialize)]
+struct DeletionLine<'a> {
+    /// Operation of the line.
+    op: &'static str,
+    /// The key.
+    key: Cow<'a, str>,
+    /// Version of the deletion.
+    version: String,
+}
+
 /// Writes the line of a key.
-pub(super) fn write_key(
+pub(crate) fn write_key(
     out: &mut Vec<u8>,
     key: &[u8],
     stored: &StoredValue,
@@ -88,6 +99,20 @@ pub(super) fn write_key(
             version: etag::text(stored.version),
         },
     )
+}
+
+/// Writes the line of a key that was deleted.
+pub(crate) fn write_deletion(
+    out: &mut Vec<u8>,
+    key: &[u8],
+    version: Version,
+) -> Result<(), ApiError> {
+    let line = DeletionLine {
+        op: "delete",
+        key: String::from_utf8_lossy(key),
+        version: etag::text(version),
+    };
+    write_line(out, &line)
 }
 
 /// Writes the last line of an export of so many keys and bytes.
@@ -139,7 +164,7 @@ mod tests {
     use super::*;
     use crate::api::http::metadata;
     use crate::api::keys::ImportLine;
-    use crate::service::{Expiry, Nanos, Version};
+    use crate::service::{Expiry, Nanos};
 
     /// Time of the import.
     const NOW: Nanos = 1_900_000_000_000_000_000;
@@ -182,6 +207,23 @@ mod tests {
              \"metadata\":{\"n\":1.50},\"expires_at\":\"1970-01-01T00:00:01.000000Z\",\
              \"version\":\"0000000000000010-2\"}\n"
         );
+    }
+
+    #[test]
+    fn a_deletion_is_read_by_an_import() {
+        let version = stored(b"").version;
+        let mut out = Vec::new();
+        write_deletion(&mut out, "ключ".as_bytes(), version).unwrap();
+        let line = String::from_utf8(out).unwrap();
+        assert_eq!(
+            line,
+            "{\"op\":\"delete\",\"key\":\"ключ\",\"version\":\"0000000000000010-2\"}\n"
+        );
+        let Ok(ImportLine::Delete(deletion)) = ImportLine::parse(line.as_bytes(), NOW) else {
+            panic!("{line}");
+        };
+        assert_eq!(&deletion.key, "ключ".as_bytes());
+        assert_eq!(deletion.version, Some(version));
     }
 
     #[test]

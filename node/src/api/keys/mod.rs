@@ -33,7 +33,9 @@ use crate::api::http::receive::IncomingBody;
 use crate::api::keys::request_head::KeyRequestHead;
 use crate::api::metrics::RequestClass;
 
-pub(crate) use self::batch::{AnswerLine, BatchField, BatchOperationKind, ImportLine, ImportPut};
+pub(crate) use self::batch::{
+    AnswerLine, BatchField, BatchOperationKind, ImportDelete, ImportLine, ImportPut,
+};
 pub(crate) use self::list::{
     ListBody, MAX_LIST_PARAMETER_BYTES, MAX_LISTED_ENTRIES, PARAMETERS as LIST_PARAMETERS,
 };

@@ -230,7 +230,7 @@ fn bucket_parameters() -> Vec<Parameter> {
         query(
             "mode",
             "What becomes of keys that exist: they are overwritten, or stay, or stay unless the \
-             line's `version` is newer than theirs.",
+             line's `version` is newer than theirs. Only the last one allows lines that delete.",
             values::one_of(ImportMode::ALL.map(ImportMode::name))
                 .default(Some(json!(ImportMode::default().name())))
                 .into(),

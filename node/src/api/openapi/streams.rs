@@ -97,9 +97,10 @@ fn import() -> OperationDoc {
     operation("importBucket", "Import keys")
         .description(
             "Takes any number of lines: those of an export, the puts of a batch, or those of \
-             Workers KV's bulk format. A line that is wrong fails, and the import goes on. The \
-             answer begins before the body has ended: it has lines with the counts so far, at most \
-             one a second, and a last line with `end`.\n\n\
+             Workers KV's bulk format. With `mode=newer` a line may also be a batch's delete with \
+             a `version`, at or above which the key stays. A line that is wrong fails, and the \
+             import goes on. The answer begins before the body has ended: it has lines with the \
+             counts so far, at most one a second, and a last line with `end`.\n\n\
              If the connection breaks, the keys of the lines that were done stay. The same import \
              again completes it.",
         )

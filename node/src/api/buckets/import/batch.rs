@@ -9,36 +9,64 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::yield_now;
+use tokio::time::Instant;
 
 use super::lines::Line;
 use super::mode::ImportMode;
 use super::reader::{BodyLines, MAX_LINE_BYTES, NextLine};
 use crate::api::errors::ApiError;
 use crate::api::http::{expiry, path};
-use crate::api::keys::{ImportLine, ImportPut};
+use crate::api::keys::{ImportDelete, ImportLine, ImportPut};
 use crate::service::{Bucket, Expiry, Nanos, Precondition, Put, Version};
 
 /// Maximum number of lines of a batch.
 const MAX_BATCH_LINES: usize = 1000;
 /// Size of a batch's keys and values from which on no further line is added, in bytes.
 const MAX_BATCH_BYTES: usize = 1 << 20;
-/// Time that a batch waits for its next line before it is executed as it is.
+/// Time that a batch waits for further lines from its first one on, before it is executed as it is.
 const MAX_LINE_DELAY: Duration = Duration::from_millis(100);
 /// Bytes of lines after which other requests of the thread get a turn.
 const STEP_BYTES: usize = 64 << 10;
 
 /// A line that is to be executed.
 #[derive(Clone, Debug)]
-pub(super) struct PutLine {
+pub(super) struct WriteLine {
     /// Number of the line.
     pub number: u64,
     /// Key of the line.
     pub key: Bytes,
     /// The write, without a condition.
-    pub put: Put,
+    pub write: LineWrite,
     /// Version that the line has.
     pub version: Option<Version>,
 }
+
+/// Write of a line.
+#[derive(Clone, Debug)]
+pub(super) enum LineWrite {
+    /// Writes a value.
+    Put(Put),
+    /// Deletes the key.
+    Delete,
+}
+
+impl WriteLine {
+    /// Returns whether the line deletes its key.
+    pub(super) fn is_delete(&self) -> bool {
+        matches!(self.write, LineWrite::Delete)
+    }
+
+    /// Returns the size of key and value, in bytes.
+    fn size(&self) -> usize {
+        match &self.write {
+            LineWrite::Put(put) => self.key.len() + put.value.len(),
+            LineWrite::Delete => self.key.len(),
+        }
+    }
+}
+
+/// Returns whether a line of a key and a version has nothing that isn't known here already.
+pub(crate) type KnownLines = Box<dyn Fn(&[u8], Version) -> bool + Send + Sync>;
 
 /// A line that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,16 +79,19 @@ pub(super) struct LineFailure {
     pub code: &'static str,
     /// What is wrong.
     pub message: Cow<'static, str>,
+    /// True if the same line may succeed later: nothing is wrong with it.
+    pub is_passing: bool,
 }
 
 impl LineFailure {
     pub(super) fn new(number: u64, key: Option<Bytes>, error: ApiError) -> Self {
-        let (_, code, message) = error.into_parts();
+        let (status, code, message) = error.into_parts();
         Self {
             number,
             key,
             code,
             message,
+            is_passing: status.is_server_error(),
         }
     }
 }
@@ -69,11 +100,11 @@ impl LineFailure {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     /// Lines to be executed.
-    pub puts: Vec<PutLine>,
+    pub writes: Vec<WriteLine>,
     /// Lines that failed already.
     pub failures: Vec<LineFailure>,
-    /// Number of lines whose keys have expired.
-    pub expired: u64,
+    /// Number of lines whose keys have expired, or that are known.
+    pub skipped: u64,
     /// Number of the last line.
     pub last_line: u64,
     /// Set if nothing follows.
@@ -119,7 +150,8 @@ impl LineRules {
 pub(super) struct BatchReader {
     lines: BodyLines,
     /// Line that was read, and belongs to the next batch.
-    pending: Option<PutLine>,
+    pending: Option<WriteLine>,
+    known: Option<KnownLines>,
 }
 
 impl BatchReader {
@@ -128,6 +160,15 @@ impl BatchReader {
         Self {
             lines,
             pending: None,
+            known: None,
+        }
+    }
+
+    /// Creates a reader that skips the lines that are known.
+    pub(super) fn skipping(lines: BodyLines, known: KnownLines) -> Self {
+        Self {
+            known: Some(known),
+            ..Self::new(lines)
         }
     }
 
@@ -135,15 +176,17 @@ impl BatchReader {
     pub(super) async fn next(&mut self, rules: &LineRules) -> Batch {
         let mut building = BatchBuilder::default();
         if let Some(pending) = self.pending.take() {
-            building.add_put(pending);
+            building.add_write(pending);
         }
         let mut step_bytes = 0;
+        let mut held_until = None;
         while !building.is_full() {
-            let patience = if building.count == 0 {
-                Duration::MAX
-            } else {
-                MAX_LINE_DELAY
-            };
+            if building.count > 0 && held_until.is_none() {
+                held_until = Some(Instant::now() + MAX_LINE_DELAY);
+            }
+            let patience = held_until.map_or(Duration::MAX, |until| {
+                until.saturating_duration_since(Instant::now())
+            });
             let line = match self.lines.next(patience).await {
                 Ok(NextLine::Line(line)) => line,
                 Ok(NextLine::Idle) => break,
@@ -156,7 +199,8 @@ impl BatchReader {
                     break;
                 }
             };
-            step_bytes += building.add_line(line, rules, &mut self.pending);
+            let known = self.known.as_ref();
+            step_bytes += building.add_line(line, rules, known, &mut self.pending);
             if self.pending.is_some() {
                 break;
             }
@@ -186,7 +230,13 @@ impl BatchBuilder {
     }
 
     /// Adds a line, or makes it `pending` if its key is in the batch. Returns its length.
-    fn add_line(&mut self, line: Line, rules: &LineRules, pending: &mut Option<PutLine>) -> usize {
+    fn add_line(
+        &mut self,
+        line: Line,
+        rules: &LineRules,
+        known: Option<&KnownLines>,
+        pending: &mut Option<WriteLine>,
+    ) -> usize {
         let (number, content) = match line {
             Line::Complete { number, content } => (number, content),
             Line::TooLong { number } => {
@@ -203,25 +253,28 @@ impl BatchBuilder {
             return length;
         }
         match parse_line(number, &content, rules) {
-            ParsedLine::Put(put) if self.keys.contains(&put.key) => *pending = Some(put),
-            ParsedLine::Put(put) => self.add_put(put),
+            ParsedLine::Write(line) if is_known(&line, known) => self.add_skipped(number),
+            ParsedLine::Write(line) if self.keys.contains(&line.key) => *pending = Some(line),
+            ParsedLine::Write(line) => self.add_write(line),
             ParsedLine::Failed(failure) => self.add_failure(failure),
-            ParsedLine::Expired => {
-                self.batch.last_line = number;
-                self.count += 1;
-                self.batch.expired += 1;
-            }
+            ParsedLine::Expired => self.add_skipped(number),
             ParsedLine::ExportEnd => self.batch.last_line = number,
         }
         length
     }
 
-    fn add_put(&mut self, put: PutLine) {
-        self.batch.last_line = put.number;
+    fn add_write(&mut self, line: WriteLine) {
+        self.batch.last_line = line.number;
         self.count += 1;
-        self.bytes += put.key.len() + put.put.value.len();
-        self.keys.insert(put.key.clone());
-        self.batch.puts.push(put);
+        self.bytes += line.size();
+        self.keys.insert(line.key.clone());
+        self.batch.writes.push(line);
+    }
+
+    fn add_skipped(&mut self, number: u64) {
+        self.batch.last_line = number;
+        self.count += 1;
+        self.batch.skipped += 1;
     }
 
     fn add_failure(&mut self, failure: LineFailure) {
@@ -231,9 +284,16 @@ impl BatchBuilder {
     }
 }
 
+fn is_known(line: &WriteLine, known: Option<&KnownLines>) -> bool {
+    match (known, line.version) {
+        (Some(known), Some(version)) => known(&line.key, version),
+        (None, _) | (_, None) => false,
+    }
+}
+
 /// A line as it is parsed, and checked against the limits of the bucket.
 enum ParsedLine {
-    Put(PutLine),
+    Write(WriteLine),
     /// Its key has expired since it was written.
     Expired,
     /// The last line of an export.
@@ -242,40 +302,81 @@ enum ParsedLine {
 }
 
 fn parse_line(number: u64, content: &[u8], rules: &LineRules) -> ParsedLine {
-    let ImportPut { key, put, version } = match ImportLine::parse(content, rules.now) {
-        Ok(ImportLine::Put(put)) => put,
-        Ok(ImportLine::Expired) => return ParsedLine::Expired,
+    let parsed = match ImportLine::parse(content, rules.now) {
+        Ok(ImportLine::Put(put)) => check_put(number, put, rules),
+        Ok(ImportLine::Delete(delete)) => check_delete(number, delete, rules),
+        // What it had replaced must not come back.
+        Ok(ImportLine::Expired(line)) if rules.mode == ImportMode::Merge => {
+            check_delete(number, line, rules)
+        }
+        Ok(ImportLine::Expired(_)) => return ParsedLine::Expired,
         Ok(ImportLine::ExportEnd) => return ParsedLine::ExportEnd,
-        Err(error) => return ParsedLine::Failed(LineFailure::new(number, None, error)),
+        Err(error) => Err(LineFailure::new(number, None, error)),
     };
-    if let Err(error) = check_put(&key, &put.value, version, rules) {
-        return ParsedLine::Failed(LineFailure::new(number, Some(key), error));
+    parsed.map_or_else(ParsedLine::Failed, ParsedLine::Write)
+}
+
+fn check_put(number: u64, line: ImportPut, rules: &LineRules) -> Result<WriteLine, LineFailure> {
+    let ImportPut { key, put, version } = line;
+    let check = || {
+        path::check_key(&key, rules.key_bytes)?;
+        if put.value.len() > rules.value_bytes {
+            return Err(ApiError::value_too_large(rules.value_bytes));
+        }
+        check_version(version, rules)
+    };
+    if let Err(error) = check() {
+        return Err(LineFailure::new(number, kept_key(key, rules), error));
     }
-    ParsedLine::Put(PutLine {
+    let write = LineWrite::Put(Put {
+        value: put.value,
+        content_type: put.content_type,
+        metadata: put.metadata,
+        expiry: put.expiry.unwrap_or(rules.default_expiry),
+        precondition: Precondition::None,
+    });
+    Ok(WriteLine {
         number,
         key,
-        put: Put {
-            value: put.value,
-            content_type: put.content_type,
-            metadata: put.metadata,
-            expiry: put.expiry.unwrap_or(rules.default_expiry),
-            precondition: Precondition::None,
-        },
+        write,
         version,
     })
 }
 
-fn check_put(
-    key: &[u8],
-    value: &[u8],
-    version: Option<Version>,
+fn check_delete(
+    number: u64,
+    line: ImportDelete,
     rules: &LineRules,
-) -> Result<(), ApiError> {
-    path::check_key(key, rules.key_bytes)?;
-    if value.len() > rules.value_bytes {
-        return Err(ApiError::value_too_large(rules.value_bytes));
+) -> Result<WriteLine, LineFailure> {
+    let ImportDelete { key, version } = line;
+    let check = || {
+        path::check_key(&key, rules.key_bytes)?;
+        if !rules.mode.compares_versions() {
+            let message = "a line of an import deletes with mode=newer only: a delete without \
+                           comparing versions is an operation of a batch";
+            return Err(ApiError::invalid_batch(message));
+        }
+        check_version(version, rules)
+    };
+    if let Err(error) = check() {
+        return Err(LineFailure::new(number, kept_key(key, rules), error));
     }
-    if rules.mode == ImportMode::Newer && version.is_none() {
+    Ok(WriteLine {
+        number,
+        key,
+        write: LineWrite::Delete,
+        version,
+    })
+}
+
+/// Returns the key of a line that failed, unless it is too long: a key can be as long as a line, and
+/// the failures of a whole import are kept.
+fn kept_key(key: Bytes, rules: &LineRules) -> Option<Bytes> {
+    (key.len() <= rules.key_bytes).then_some(key)
+}
+
+fn check_version(version: Option<Version>, rules: &LineRules) -> Result<(), ApiError> {
+    if rules.mode.compares_versions() && version.is_none() {
         let message = "mode=newer needs version, as an export writes it";
         return Err(ApiError::invalid_batch(message));
     }

@@ -31,7 +31,7 @@ fn put(key: &str) -> String {
 }
 
 fn keys(batch: &Batch) -> Vec<&str> {
-    let keys = batch.puts.iter();
+    let keys = batch.writes.iter();
     keys.map(|put| std::str::from_utf8(&put.key).unwrap())
         .collect()
 }
@@ -54,7 +54,7 @@ async fn bad_lines_fail_by_themselves() {
     ];
     let batch = reader(body.concat()).next(&RULES).await;
     assert_eq!(keys(&batch), ["a", "d", "e"]);
-    let numbers: Vec<u64> = batch.puts.iter().map(|put| put.number).collect();
+    let numbers: Vec<u64> = batch.writes.iter().map(|put| put.number).collect();
     assert_eq!(numbers, [1, 7, 9]);
     let failures = batch.failures.iter();
     let failures: Vec<_> = failures
@@ -62,12 +62,24 @@ async fn bad_lines_fail_by_themselves() {
         .collect();
     let expected = [
         (3, "invalid_batch", false),
-        (4, "invalid_key", true),
+        // It may be as long as a line, and isn't kept.
+        (4, "invalid_key", false),
         (5, "value_too_large", true),
     ];
     assert_eq!(failures, expected);
-    assert_eq!((batch.expired, batch.last_line), (1, 9));
+    assert_eq!((batch.skipped, batch.last_line), (1, 9));
     assert!(is_whole(&batch));
+}
+
+#[tokio::test]
+async fn failures_of_huge_keys_take_no_memory() {
+    let line = put(&"k".repeat(1 << 20));
+    let batch = reader(line.repeat(20)).next(&RULES).await;
+    assert_eq!(batch.failures.len(), 20);
+    for failure in &batch.failures {
+        assert_eq!(failure.key, None);
+        assert!(failure.message.len() < 1000);
+    }
 }
 
 #[tokio::test]
@@ -90,10 +102,10 @@ async fn batches_are_bounded_in_lines_and_bytes() {
     let bad = "x\n".repeat(MAX_BATCH_LINES);
     let mut lines = reader(good + &bad + "\n");
     let batch = lines.next(&RULES).await;
-    assert_eq!(batch.puts.len(), MAX_BATCH_LINES);
+    assert_eq!(batch.writes.len(), MAX_BATCH_LINES);
     let batch = lines.next(&RULES).await;
     assert_eq!(batch.failures.len(), MAX_BATCH_LINES);
-    assert!(batch.puts.is_empty() && batch.end.is_none());
+    assert!(batch.writes.is_empty() && batch.end.is_none());
     let batch = lines.next(&RULES).await;
     assert_eq!(batch.last_line, 2 * MAX_BATCH_LINES as u64 + 1);
     assert!(is_whole(&batch));
@@ -149,6 +161,57 @@ async fn lines_that_name_no_expiry_have_that_of_the_bucket() {
     };
     let never = "{\"key\":\"b\",\"value\":\"v\",\"expires_at\":null}\n";
     let batch = reader(put("a") + never).next(&rules).await;
-    let expiries: Vec<Expiry> = batch.puts.iter().map(|put| put.put.expiry).collect();
+    let expiry = |line: &WriteLine| match &line.write {
+        LineWrite::Put(put) => put.expiry,
+        LineWrite::Delete => panic!("{line:?}"),
+    };
+    let expiries: Vec<Expiry> = batch.writes.iter().map(expiry).collect();
     assert_eq!(expiries, [default_expiry, Expiry::Never]);
+}
+
+#[tokio::test]
+async fn deletes_need_a_version_and_a_mode_that_compares_it() {
+    let versioned = "{\"op\":\"delete\",\"key\":\"b\",\"version\":\"0000000000000010-2\"}\n";
+    let body = "{\"op\":\"delete\",\"key\":\"a\"}\n".to_owned() + versioned;
+    for (mode, deleted, message) in [
+        (ImportMode::Newer, &["b"][..], "mode=newer needs version"),
+        (ImportMode::Skip, &[][..], "with mode=newer only"),
+        (ImportMode::Overwrite, &[][..], "with mode=newer only"),
+    ] {
+        let rules = LineRules { mode, ..RULES };
+        let batch = reader(body.clone()).next(&rules).await;
+        assert_eq!(keys(&batch), deleted, "{mode:?}");
+        assert!(batch.writes.iter().all(WriteLine::is_delete));
+        assert_eq!(batch.failures.len(), 2 - deleted.len());
+        let failure = &batch.failures[0];
+        assert_eq!(failure.key.as_deref(), Some(&b"a"[..]));
+        assert!(failure.message.contains(message), "{}", failure.message);
+        assert!(!failure.is_passing);
+    }
+}
+
+#[tokio::test]
+async fn a_merged_line_that_has_expired_deletes_its_key() {
+    let expired = "{\"key\":\"a\",\"value\":\"v\",\"expires_at\":1,\
+                   \"version\":\"0000000000000010-2\"}\n";
+    for (mode, deletes) in [(ImportMode::Newer, 0), (ImportMode::Merge, 1)] {
+        let rules = LineRules { mode, ..RULES };
+        let batch = reader(expired).next(&rules).await;
+        assert_eq!(batch.writes.len(), deletes);
+        assert!(batch.writes.iter().all(WriteLine::is_delete));
+        assert_eq!(batch.skipped, 1 - deletes as u64);
+    }
+}
+
+#[tokio::test]
+async fn known_lines_are_skipped() {
+    let line = |key: &str, time: u64| {
+        format!("{{\"key\":\"{key}\",\"value\":\"v\",\"version\":\"{time:016x}-2\"}}\n")
+    };
+    let body = line("a", 7) + &line("b", 7) + &line("a", 8) + &put("a");
+    let known: KnownLines = Box::new(|key, version| key == b"a" && version.time < 8);
+    let lines = BodyLines::new(body.into(), BOUNDS);
+    let batch = BatchReader::skipping(lines, known).next(&RULES).await;
+    assert_eq!(keys(&batch), ["b", "a"]);
+    assert_eq!((batch.skipped, batch.last_line), (1, 3));
 }

@@ -1,8 +1,8 @@
 //! Executes the lines of an import, a batch at a time, as its mode says.
 //!
 //! Invariants:
-//! - a key that must stay stays: `skip` and `newer` write under a condition, which is judged
-//!   together with the write;
+//! - a key that must stay stays: `skip` and `newer` write, and delete, under a condition, which is
+//!   judged together with the write;
 //! - a line is tried again only if it provably was not done;
 //! - once a write of a key has an unknown outcome, no later line of that key is executed, since the
 //!   write may still be done after it.
@@ -15,11 +15,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::batch::{LineFailure, PutLine};
+use super::batch::{LineFailure, LineWrite, WriteLine};
 use super::mode::ImportMode;
 use crate::api::errors::ApiError;
 use crate::service::{
-    BatchOperation, BatchOutcome, KeyError, KeyWrite, Precondition, Put, Unavailable,
+    BatchOperation, BatchOutcome, KeyError, KeyWrite, Precondition, Put, Unavailable, Version,
 };
 
 /// Maximum number of times that a line's key may change between its read and its write.
@@ -68,7 +68,7 @@ pub(super) struct BatchReport {
 }
 
 impl BatchReport {
-    fn fail(&mut self, line: &PutLine, error: ApiError) {
+    fn fail(&mut self, line: &WriteLine, error: ApiError) {
         let failure = LineFailure::new(line.number, Some(line.key.clone()), error);
         self.failures.push(failure);
     }
@@ -76,7 +76,7 @@ impl BatchReport {
 
 /// A line that has no outcome yet.
 struct PendingLine {
-    line: PutLine,
+    line: WriteLine,
     /// Number of times that its key has changed between its read and its write.
     conflicts: u32,
     /// Reason why it was not done yet.
@@ -103,7 +103,7 @@ impl<S: ImportStore> Executor<S> {
     }
 
     /// Executes lines of different keys.
-    pub(super) async fn execute(&mut self, lines: Vec<PutLine>) -> BatchReport {
+    pub(super) async fn execute(&mut self, lines: Vec<WriteLine>) -> BatchReport {
         let mut report = BatchReport::default();
         let mut pending = self.refuse_uncertain(lines, &mut report);
         let deadline = Instant::now() + self.retry.time;
@@ -127,7 +127,11 @@ impl<S: ImportStore> Executor<S> {
     }
 
     /// Refuses lines of keys with a write of unknown outcome.
-    fn refuse_uncertain(&self, lines: Vec<PutLine>, report: &mut BatchReport) -> Vec<PendingLine> {
+    fn refuse_uncertain(
+        &self,
+        lines: Vec<WriteLine>,
+        report: &mut BatchReport,
+    ) -> Vec<PendingLine> {
         let mut pending = Vec::with_capacity(lines.len());
         for line in lines {
             if self.uncertain_keys.contains(&xxh3_64(&line.key)) {
@@ -153,7 +157,9 @@ impl<S: ImportStore> Executor<S> {
         let writes = match self.mode {
             ImportMode::Overwrite => with_condition(lines, &Precondition::None),
             ImportMode::Skip => with_condition(lines, &Precondition::Absent),
-            ImportMode::Newer => self.select_newer(lines, report, &mut again).await,
+            ImportMode::Newer | ImportMode::Merge => {
+                self.select_newer(lines, report, &mut again).await
+            }
         };
         if writes.is_empty() {
             return again;
@@ -191,6 +197,12 @@ impl<S: ImportStore> Executor<S> {
                 BatchOutcome::NotModified(version) => {
                     newer.push((pending, Precondition::Versions(vec![version])));
                 }
+                BatchOutcome::Missing | BatchOutcome::Deleted(_) if pending.line.is_delete() => {
+                    report.skipped += 1;
+                }
+                BatchOutcome::Deleted(version) if self.is_deleted_later(version, &pending.line) => {
+                    report.skipped += 1;
+                }
                 BatchOutcome::Missing | BatchOutcome::Deleted(_) => {
                     newer.push((pending, Precondition::Absent));
                 }
@@ -202,6 +214,11 @@ impl<S: ImportStore> Executor<S> {
             }
         }
         newer
+    }
+
+    /// Returns whether a key that was deleted stays so.
+    fn is_deleted_later(&self, deleted: Version, line: &WriteLine) -> bool {
+        self.mode == ImportMode::Merge && Some(deleted) >= line.version
     }
 
     /// Records the outcome of a write. Returns the line if it is to be tried again.
@@ -258,14 +275,18 @@ fn with_condition(
     lines.map(|line| (line, precondition.clone())).collect()
 }
 
-fn write(line: &PutLine, precondition: &Precondition) -> BatchOperation {
-    let put = Put {
-        precondition: precondition.clone(),
-        ..line.put.clone()
+fn write(line: &WriteLine, precondition: &Precondition) -> BatchOperation {
+    let precondition = precondition.clone();
+    let write = match &line.write {
+        LineWrite::Put(put) => KeyWrite::Put(Put {
+            precondition,
+            ..put.clone()
+        }),
+        LineWrite::Delete => KeyWrite::Delete(precondition),
     };
     BatchOperation::Write {
         key: line.key.clone(),
-        write: KeyWrite::Put(put),
+        write,
     }
 }
 

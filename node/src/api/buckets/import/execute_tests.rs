@@ -29,6 +29,8 @@ enum Fault {
 #[derive(Debug, Default)]
 struct Model {
     keys: BTreeMap<Bytes, (Version, Bytes)>,
+    /// Versions of deletions that are remembered.
+    deleted: BTreeMap<Bytes, Version>,
     writes: u64,
     faults: HashMap<Bytes, VecDeque<Fault>>,
     /// Number of calls of the store.
@@ -42,6 +44,7 @@ impl Model {
             time: FIRST_TIME + self.writes,
             region: 1,
         };
+        self.deleted.remove(key);
         let before = self.keys.insert(key.clone(), (version, value));
         WriteReceipt {
             version,
@@ -50,7 +53,26 @@ impl Model {
         }
     }
 
-    fn write(&mut self, key: &Bytes, put: Put) -> Result<WriteReceipt, KeyError> {
+    fn delete(&mut self, key: &Bytes) -> WriteReceipt {
+        self.writes += 1;
+        let version = Version {
+            time: FIRST_TIME + self.writes,
+            region: 1,
+        };
+        self.deleted.insert(key.clone(), version);
+        WriteReceipt {
+            version,
+            existed: self.keys.remove(key).is_some(),
+            expires_at: None,
+        }
+    }
+
+    fn write(&mut self, key: &Bytes, write: KeyWrite) -> Result<WriteReceipt, KeyError> {
+        let (precondition, value) = match write {
+            KeyWrite::Put(put) => (put.precondition, Some(put.value)),
+            KeyWrite::Delete(precondition) => (precondition, None),
+            KeyWrite::Touch(touch) => panic!("{touch:?}"),
+        };
         let fault = self.faults.get_mut(key).and_then(VecDeque::pop_front);
         let is_uncertain = matches!(fault, Some(Fault::IsUncertain));
         match fault {
@@ -61,7 +83,7 @@ impl Model {
             Some(Fault::IsUncertain) | None => {}
         }
         let current = self.keys.get(key).map(|(version, _)| *version);
-        let holds = match put.precondition {
+        let holds = match precondition {
             Precondition::None => true,
             Precondition::Absent => current.is_none(),
             Precondition::Versions(any) => current.is_some_and(|current| any.contains(&current)),
@@ -70,7 +92,10 @@ impl Model {
         if !holds {
             return Err(KeyError::PreconditionFailed);
         }
-        let receipt = self.put(key, put.value);
+        let receipt = match value {
+            Some(value) => self.put(key, value),
+            None => self.delete(key),
+        };
         if is_uncertain {
             return Err(KeyError::UnknownOutcome);
         }
@@ -83,17 +108,16 @@ impl Model {
                 assert_eq!(precondition, Precondition::Absent);
                 match self.keys.get(&key) {
                     Some((version, _)) => BatchOutcome::NotModified(*version),
-                    None => BatchOutcome::Missing,
+                    None => match self.deleted.get(&key) {
+                        Some(version) => BatchOutcome::Deleted(*version),
+                        None => BatchOutcome::Missing,
+                    },
                 }
             }
-            BatchOperation::Write {
-                key,
-                write: KeyWrite::Put(put),
-            } => match self.write(&key, put) {
+            BatchOperation::Write { key, write } => match self.write(&key, write) {
                 Ok(receipt) => BatchOutcome::Written(receipt),
                 Err(error) => BatchOutcome::Failed(error),
             },
-            other => panic!("{other:?}"),
         }
     }
 
@@ -134,18 +158,25 @@ const IMPATIENT: RetryPolicy = RetryPolicy {
     ..PATIENT
 };
 
-fn line(number: u64, key: &'static str, value: &'static str, time: u64) -> PutLine {
-    PutLine {
+fn line(number: u64, key: &'static str, value: &'static str, time: u64) -> WriteLine {
+    WriteLine {
         number,
         key: Bytes::from(key),
-        put: Put {
+        write: LineWrite::Put(Put {
             value: Bytes::from(value),
             content_type: Bytes::new(),
             metadata: Bytes::new(),
             expiry: Expiry::Never,
             precondition: Precondition::None,
-        },
+        }),
         version: Some(Version { time, region: 2 }),
+    }
+}
+
+fn delete(number: u64, key: &'static str, time: u64) -> WriteLine {
+    WriteLine {
+        write: LineWrite::Delete,
+        ..line(number, key, "", time)
     }
 }
 
@@ -224,6 +255,53 @@ async fn newer_decides_anew_if_the_key_changes_meanwhile() {
 }
 
 #[tokio::test]
+async fn a_delete_is_done_if_its_version_is_newer() {
+    for mode in [ImportMode::Newer, ImportMode::Merge] {
+        let (store, mut executor) = executor(mode, PATIENT);
+        let old = store.0.lock().put(&Bytes::from("a"), Bytes::from("old"));
+        for (time, expected) in [
+            (old.version.time - 1, (0, 1, 0)),
+            (old.version.time, (1, 0, 0)),
+            // The key isn't there any more.
+            (u64::MAX, (0, 1, 0)),
+        ] {
+            // At the same time, the line's region is higher.
+            let report = executor.execute(vec![delete(1, "a", time)]).await;
+            assert_eq!(counts(&report), expected, "{mode:?}, {time}");
+        }
+        assert_eq!(store.0.lock().value("a"), None);
+        let report = executor.execute(vec![delete(1, "b", u64::MAX)]).await;
+        assert_eq!(counts(&report), (0, 1, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_delete_spares_a_value_that_is_written_meanwhile() {
+    let (store, mut executor) = executor(ImportMode::Newer, PATIENT);
+    store.0.lock().put(&Bytes::from("a"), Bytes::from("old"));
+    store.0.lock().fail("a", Fault::IsOvertaken);
+    let report = executor.execute(vec![delete(1, "a", FIRST_TIME + 1)]).await;
+    assert_eq!(counts(&report), (0, 1, 0));
+    assert_eq!(store.0.lock().value("a"), Some(&b"other"[..]));
+}
+
+#[tokio::test]
+async fn only_a_merge_leaves_a_key_deleted_that_was_deleted_later() {
+    for (mode, time, is_written) in [
+        (ImportMode::Newer, 7, true),
+        (ImportMode::Merge, 7, false),
+        (ImportMode::Merge, u64::MAX, true),
+    ] {
+        let (store, mut executor) = executor(mode, PATIENT);
+        store.0.lock().delete(&Bytes::from("a"));
+        let report = executor.execute(vec![line(1, "a", "line", time)]).await;
+        let expected = if is_written { (1, 0, 0) } else { (0, 1, 0) };
+        assert_eq!(counts(&report), expected, "{mode:?}, {time}");
+        assert_eq!(store.0.lock().value("a").is_some(), is_written);
+    }
+}
+
+#[tokio::test]
 async fn what_was_not_done_is_tried_again() {
     for mode in ImportMode::ALL {
         let (store, mut executor) = executor(mode, PATIENT);
@@ -286,14 +364,17 @@ async fn a_deleted_bucket_ends_the_import() {
 }
 
 /// Applies lines one by one, as the mode says, to values with their versions.
-fn apply(model: &mut BTreeMap<Bytes, u64>, mode: ImportMode, line: &PutLine) -> bool {
+fn apply(model: &mut BTreeMap<Bytes, u64>, mode: ImportMode, line: &WriteLine) -> bool {
     let version = line.version.unwrap().time;
     let is_written = match (mode, model.get(&line.key)) {
+        (_, None) if line.is_delete() => false,
         (ImportMode::Overwrite, _) | (_, None) => true,
         (ImportMode::Skip, Some(_)) => false,
-        (ImportMode::Newer, Some(current)) => version > *current,
+        (ImportMode::Newer | ImportMode::Merge, Some(current)) => version > *current,
     };
-    if is_written {
+    if is_written && line.is_delete() {
+        model.remove(&line.key);
+    } else if is_written {
         // Newer than all lines.
         model.insert(line.key.clone(), FIRST_TIME);
     }
@@ -309,7 +390,7 @@ proptest! {
             Just(ImportMode::Overwrite), Just(ImportMode::Skip), Just(ImportMode::Newer)
         ],
         existing in vec(0_usize..4, 0..4),
-        lines in vec((0_usize..4, 0_u64..2), 1..20),
+        lines in vec((0_usize..4, 0_u64..2, any::<bool>()), 1..20),
         faults in vec((0_usize..4, any::<bool>()), 0..8),
     ) {
         const KEYS: [&str; 4] = ["a", "b", "c", "d"];
@@ -325,8 +406,14 @@ proptest! {
             store.0.lock().fail(KEYS[key], Fault::Fails(error));
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        for (number, (key, newer)) in (1..).zip(lines) {
-            let line = line(number, KEYS[key], "line", newer * 2 * FIRST_TIME);
+        for (number, (key, newer, deletes)) in (1..).zip(lines) {
+            let (key, time) = (KEYS[key], newer * 2 * FIRST_TIME);
+            // Other modes have no deletes.
+            let line = if deletes && mode == ImportMode::Newer {
+                delete(number, key, time)
+            } else {
+                line(number, key, "line", time)
+            };
             let is_written = apply(&mut expected, mode, &line);
             let report = runtime.block_on(executor.execute(vec![line]));
             let expected = if is_written { (1, 0, 0) } else { (0, 1, 0) };

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Batch, BatchReader, BodyEnd, LineRules};
+use super::batch::{Batch, BatchReader, BodyEnd, LineFailure, LineRules};
 use super::execute::{BatchReport, Executor, ImportStore, RetryPolicy};
 use super::mode::ImportMode;
 use super::progress::{Progress, Totals};
+use crate::api::buckets::transfer_permits::TransferPermit;
 use crate::api::errors::ApiError;
 use crate::api::metrics::ApiMetrics;
 use crate::service::{
@@ -36,7 +37,7 @@ pub(super) struct ImportJob {
     /// Cancelled when the client is gone.
     pub stop: CancellationToken,
     /// Held as long as the import runs.
-    pub permit: OwnedSemaphorePermit,
+    pub permit: TransferPermit,
 }
 
 impl ImportJob {
@@ -64,13 +65,17 @@ impl ImportJob {
             executor: Executor::new(store, mode, RetryPolicy::default()),
             reader,
             totals: Totals::default(),
-            publish: |totals: &Totals, imported| {
+            publish: |totals: &Totals, imported, _: &[LineFailure]| {
                 totals.publish(&progress);
                 metrics.count_imported_keys(imported);
             },
         };
         let rules = || rules_of(&directory, &id, mode);
-        let last_line = run.run(rules, &stop).await;
+        let last_line = match run.run(rules, &stop).await {
+            ImportEnd::Complete => Some(run.totals.end_line(None)),
+            ImportEnd::Failed(error) => Some(run.totals.end_line(Some(error))),
+            ImportEnd::Stopped => None,
+        };
         drop(permit);
         if let Some(line) = last_line {
             // Fails only if the client is gone.
@@ -80,76 +85,110 @@ impl ImportJob {
 }
 
 /// Returns the rules of the bucket as it is now: `None` if it was deleted.
-fn rules_of(directory: &Directory, id: &BucketId, mode: ImportMode) -> Option<LineRules> {
+pub(super) fn rules_of(
+    directory: &Directory,
+    id: &BucketId,
+    mode: ImportMode,
+) -> Option<LineRules> {
     let bucket = directory.bucket(id)?;
     Some(LineRules::of(&bucket, mode, directory.now()))
 }
 
-/// Parts of an import that its outcome depends on.
-struct ImportRun<S, P> {
-    executor: Executor<S>,
-    reader: BatchReader,
-    totals: Totals,
-    /// Told the totals after each batch, and the number of keys that it has written.
-    publish: P,
+/// End of an import.
+#[derive(Debug)]
+pub(super) enum ImportEnd {
+    /// All lines were read.
+    Complete,
+    /// It can't go on.
+    Failed(ApiError),
+    /// It was stopped.
+    Stopped,
 }
 
-impl<S: ImportStore, P: Fn(&Totals, u64)> ImportRun<S, P> {
-    /// Reads and executes all batches. Returns the last line; `None` if `stop` was cancelled.
-    async fn run(
+/// Parts of an import that its outcome depends on.
+pub(super) struct ImportRun<S, P> {
+    pub executor: Executor<S>,
+    pub reader: BatchReader,
+    pub totals: Totals,
+    /// Told the totals after each batch, the number of keys that it has written, and its lines that
+    /// failed.
+    pub publish: P,
+}
+
+impl<S: ImportStore, P: FnMut(&Totals, u64, &[LineFailure])> ImportRun<S, P> {
+    /// Reads and executes all batches, until `stop` is cancelled.
+    pub(super) async fn run(
         &mut self,
         rules: impl Fn() -> Option<LineRules>,
         stop: &CancellationToken,
-    ) -> Option<Bytes> {
+    ) -> ImportEnd {
         let mut batch = Batch::default();
         while !stop.is_cancelled() {
             let end = batch.end.take();
             let Some(rules) = rules() else {
-                return Some(self.totals.end_line(Some(ApiError::unknown_bucket())));
+                return ImportEnd::Failed(ApiError::unknown_bucket());
             };
-            let (executor, reader) = (&mut self.executor, &mut self.reader);
-            let execution = executor.execute(std::mem::take(&mut batch.puts));
+            let Self {
+                executor,
+                reader,
+                totals,
+                publish,
+            } = self;
+            let cut = stop.child_token();
+            // What is done is published at once: a client may wait for that before it sends more.
+            let execution = async {
+                let report = executor.execute(std::mem::take(&mut batch.writes)).await;
+                let fatal = add(totals, publish, batch, report);
+                if fatal.is_some() {
+                    cut.cancel();
+                }
+                fatal
+            };
             let is_last = end.is_some();
             let reading = async {
                 if is_last {
                     return None;
                 }
-                stop.run_until_cancelled(reader.next(&rules)).await
+                cut.run_until_cancelled(reader.next(&rules)).await
             };
-            let (report, next) = join(execution, reading).await;
-            let fatal = self.add(batch, report);
-            match (fatal, end) {
-                (Some(error), _) | (None, Some(BodyEnd::Failed(error))) => {
-                    return Some(self.totals.end_line(Some(error)));
+            let (fatal, next) = join(execution, reading).await;
+            match (fatal, end, next) {
+                (Some(error), ..) | (None, Some(BodyEnd::Failed(error)), _) => {
+                    return ImportEnd::Failed(error);
                 }
-                (None, Some(BodyEnd::Complete)) => return Some(self.totals.end_line(None)),
-                (None, None) => batch = next?,
+                (None, Some(BodyEnd::Complete), _) => return ImportEnd::Complete,
+                (None, None, Some(next)) => batch = next,
+                (None, None, None) => break,
             }
         }
-        None
-    }
-
-    /// Adds a batch that is done to the totals. Returns the error after which the import can't go
-    /// on.
-    fn add(&mut self, batch: Batch, report: BatchReport) -> Option<ApiError> {
-        let mut failures = batch.failures;
-        failures.extend(report.failures);
-        let totals = &mut self.totals;
-        totals.lines = totals.lines.max(batch.last_line);
-        totals.imported += report.imported;
-        totals.skipped += report.skipped + batch.expired;
-        totals.add_failures(failures);
-        (self.publish)(totals, report.imported);
-        report.fatal
+        ImportEnd::Stopped
     }
 }
 
+/// Adds a batch that is done to the totals, and publishes them. Returns the error after which the
+/// import can't go on.
+fn add(
+    totals: &mut Totals,
+    publish: &mut impl FnMut(&Totals, u64, &[LineFailure]),
+    batch: Batch,
+    report: BatchReport,
+) -> Option<ApiError> {
+    let mut failures = batch.failures;
+    failures.extend(report.failures);
+    totals.lines = totals.lines.max(batch.last_line);
+    totals.imported += report.imported;
+    totals.skipped += report.skipped + batch.skipped;
+    totals.add_failures(&mut failures);
+    publish(totals, report.imported, &failures);
+    report.fatal
+}
+
 /// Keys of a bucket, which an import writes.
-struct BucketKeys {
-    keyspace: Keyspace,
-    directory: Directory,
+pub(super) struct BucketKeys {
+    pub keyspace: Keyspace,
+    pub directory: Directory,
     /// The bucket as it was when the import began.
-    bucket: Arc<Bucket>,
+    pub bucket: Arc<Bucket>,
 }
 
 impl ImportStore for BucketKeys {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -85,9 +85,15 @@ async fn run(
         executor: Executor::new(store, ImportMode::Overwrite, RetryPolicy::default()),
         reader: BatchReader::new(BodyLines::new(body, bounds)),
         totals: Totals::default(),
-        publish: |totals: &Totals, imported| published.lock().push((totals.lines, imported)),
+        publish: |totals: &Totals, imported, _: &[LineFailure]| {
+            published.lock().push((totals.lines, imported));
+        },
     };
-    let line = run.run(rules, stop).await;
+    let line = match run.run(rules, stop).await {
+        ImportEnd::Complete => Some(run.totals.end_line(None)),
+        ImportEnd::Failed(error) => Some(run.totals.end_line(Some(error))),
+        ImportEnd::Stopped => None,
+    };
     drop(run);
     let published = published.into_inner();
     let line = line.map(|line| serde_json::from_slice(&line).unwrap());
@@ -150,6 +156,68 @@ async fn the_next_batch_is_read_while_one_is_executed() {
     let limit = Duration::from_secs(60);
     let (end, _) = tokio::time::timeout(limit, import).await.unwrap();
     assert_eq!(end.unwrap()["imported"], 3);
+}
+
+/// Waits until something is published.
+async fn published(progress: &Mutex<Vec<u64>>) {
+    while progress.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_batch_is_published_before_the_next_one_is_read() {
+    let progress = Arc::new(Mutex::new(Vec::new()));
+    let seen = progress.clone();
+    // The client sends more only when it has been told of what it has sent.
+    let chunks = stream::unfold(0, move |number| {
+        let seen = seen.clone();
+        async move {
+            let chunk = match number {
+                0 => put("a") + &put("a"),
+                1 => {
+                    published(&seen).await;
+                    put("b")
+                }
+                _ => return None,
+            };
+            Some((Ok::<_, Infallible>(Bytes::from(chunk)), number + 1))
+        }
+    });
+    let bounds = StreamBounds {
+        chunk_timeout: Duration::from_secs(60),
+        min_rate: 0,
+    };
+    let body = Body::from_stream(chunks);
+    let mut run = ImportRun {
+        executor: Executor::new(
+            TestStore::default(),
+            ImportMode::Overwrite,
+            RetryPolicy::default(),
+        ),
+        reader: BatchReader::new(BodyLines::new(body, bounds)),
+        totals: Totals::default(),
+        publish: |_: &Totals, imported, _: &[LineFailure]| progress.lock().push(imported),
+    };
+    let stop = CancellationToken::new();
+    let limit = Duration::from_secs(60);
+    let ran = tokio::time::timeout(limit, run.run(|| Some(RULES), &stop)).await;
+    assert!(matches!(ran, Ok(ImportEnd::Complete)), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_fatal_error_does_not_wait_for_the_client() {
+    let store = TestStore {
+        is_deleted: true,
+        ..TestStore::default()
+    };
+    let first = stream::iter([Ok::<_, Infallible>(Bytes::from(put("a") + &put("a")))]);
+    let body = Body::from_stream(first.chain(stream::pending()));
+    let limit = Duration::from_secs(60);
+    let (end, _) = tokio::time::timeout(limit, run_all(store, body))
+        .await
+        .unwrap();
+    assert_eq!(end.unwrap()["error"], "unknown_bucket");
 }
 
 #[tokio::test]

@@ -15,11 +15,13 @@
 //! | `reader`, `lines` | waits for the body, and splits it into lines |
 //! | `batch` | parses lines, and gathers them into batches |
 //! | `execute` | executes a batch |
+//! | `file` | an import of a file's lines, without a client |
 //! | `job` | the task of an import |
 //! | `progress`, `response` | the lines of the answer, and its body |
 
 mod batch;
 mod execute;
+mod file;
 mod job;
 mod lines;
 mod mode;
@@ -37,6 +39,8 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::batch::KnownLines;
+pub(crate) use self::file::{FileImport, FileImportError, FileImportReport};
 pub(crate) use self::mode::{ImportMode, PARAMETERS as IMPORT_PARAMETERS};
 pub(crate) use self::progress::{EndLine, ProgressLine};
 
@@ -59,8 +63,8 @@ pub(crate) async fn import(
     body: Body,
 ) -> Result<Response, ApiError> {
     let mode = ImportMode::parse(Query::new(query.as_deref()))?;
-    let permit = state.import_permits.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| ApiError::too_many_imports())?;
+    let permit = state.import_permits.try_acquire(bucket.owner);
+    let permit = permit.ok_or_else(ApiError::too_many_imports)?;
     let mut lines = BodyLines::new(body, state.body_reader.stream_bounds());
     // Before the answer: a client that waits for `100 Continue` gets it at the first read.
     check_form(&lines.first_chunk().await?)?;

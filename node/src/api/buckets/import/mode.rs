@@ -16,10 +16,14 @@ pub(crate) enum ImportMode {
     Skip,
     /// They stay, unless the line's version is newer than theirs.
     Newer,
+    /// As `Newer`; and a key that was deleted after the line was written, as far as that is known,
+    /// stays deleted, and a line that has expired deletes an older value of its key. Not for
+    /// clients, whose lines may have versions of another cluster.
+    Merge,
 }
 
 impl ImportMode {
-    /// All modes.
+    /// All modes that a client can choose.
     pub(crate) const ALL: [Self; 3] = [Self::Overwrite, Self::Skip, Self::Newer];
 
     /// Returns the name in requests.
@@ -28,6 +32,15 @@ impl ImportMode {
             Self::Overwrite => "overwrite",
             Self::Skip => "skip",
             Self::Newer => "newer",
+            Self::Merge => "merge",
+        }
+    }
+
+    /// Returns whether lines are compared by their versions.
+    pub(super) fn compares_versions(self) -> bool {
+        match self {
+            Self::Newer | Self::Merge => true,
+            Self::Overwrite | Self::Skip => false,
         }
     }
 
@@ -57,7 +70,13 @@ mod tests {
             let query = format!("mode={}", mode.name());
             assert_eq!(parse(Some(&query)), Ok(mode));
         }
-        for query in ["mode=", "mode=Skip", "mode=skip&mode=skip", "modes=skip"] {
+        for query in [
+            "mode=",
+            "mode=Skip",
+            "mode=merge",
+            "mode=skip&mode=skip",
+            "modes=skip",
+        ] {
             assert_eq!(parse(Some(query)), Err("invalid_parameter"), "{query}");
         }
     }

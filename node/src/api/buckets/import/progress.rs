@@ -12,8 +12,9 @@ use crate::api::errors::ApiError;
 
 /// Maximum number of errors that the last line lists.
 const MAX_LISTED_ERRORS: usize = 100;
-/// Minimum and maximum interval between two progress lines.
-const LINE_INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Minimum and maximum interval between two progress lines. A router gives a response up from which
+/// nothing comes for a minute.
+const LINE_INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
 /// Share of an import's time that is its interval between progress lines.
 const INTERVAL_DIVISOR: u32 = 100;
 
@@ -113,12 +114,17 @@ pub(super) struct Totals {
 }
 
 impl Totals {
-    /// Adds the failures of a batch, all of them after those of the batches before.
-    pub(super) fn add_failures(&mut self, mut failures: Vec<LineFailure>) {
+    /// Sorts the failures of a batch, all of them after those of the batches before, and adds them.
+    pub(super) fn add_failures(&mut self, failures: &mut [LineFailure]) {
         self.failed += failures.len() as u64;
         let listed = MAX_LISTED_ERRORS - self.errors.len();
         failures.sort_by_key(|failure| failure.number);
-        self.errors.extend(failures.into_iter().take(listed));
+        self.errors.extend(failures.iter().take(listed).cloned());
+    }
+
+    /// Returns the first failure.
+    pub(super) fn first_error(&self) -> Option<&LineFailure> {
+        self.errors.first()
     }
 
     /// Shows the totals to the response.
@@ -189,7 +195,7 @@ mod tests {
         assert_eq!(line_interval(Duration::ZERO), second);
         assert_eq!(line_interval(100 * second), second);
         assert_eq!(line_interval(1000 * second), 10 * second);
-        assert_eq!(line_interval(100_000 * second), 30 * second);
+        assert_eq!(line_interval(100_000 * second), 20 * second);
         let progress = Progress::default();
         progress.lines.store(100_000_000, Ordering::Relaxed);
         progress.imported.store(100_000_000, Ordering::Relaxed);
@@ -209,7 +215,7 @@ mod tests {
         totals.lines = 9;
         totals.imported = 4;
         totals.skipped = 3;
-        totals.add_failures(vec![failure(8)]);
+        totals.add_failures(&mut [failure(8)]);
         totals.publish(&progress);
         let expected = json!({"lines": 9, "imported": 4, "skipped": 3, "failed": 1});
         assert_eq!(parse(&progress.line()), expected);
@@ -220,8 +226,8 @@ mod tests {
         let mut totals = Totals::default();
         let key = Some(Bytes::from("ключ"));
         let known = LineFailure::new(1, key, ApiError::value_too_large(5));
-        totals.add_failures(vec![failure(3), known]);
-        totals.add_failures((4..1000).map(failure).collect());
+        totals.add_failures(&mut [failure(3), known]);
+        totals.add_failures(&mut (4..1000).map(failure).collect::<Vec<_>>());
         let end = parse(&totals.end_line(None));
         assert_eq!(end["end"], true);
         assert_eq!(end["failed"], 998);

@@ -1,5 +1,5 @@
-//! A line of an import: a put, as in a batch, which may have the version that an export wrote; or
-//! the last line of an export.
+//! A line of an import: a put or a delete, as in a batch, which may have the version that an export
+//! wrote; or the last line of an export.
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -20,8 +20,10 @@ use crate::service::{Nanos, Precondition, Version};
 pub(crate) enum ImportLine {
     /// A put.
     Put(ImportPut),
+    /// A delete.
+    Delete(ImportDelete),
     /// A put of a key that has expired since the line was written.
-    Expired,
+    Expired(ImportDelete),
     /// The last line of an export.
     ExportEnd,
 }
@@ -37,6 +39,15 @@ pub(crate) struct ImportPut {
     pub version: Option<Version>,
 }
 
+/// A key that is gone. It isn't checked yet against the limits of the bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ImportDelete {
+    /// The key.
+    pub key: Bytes,
+    /// Version of the key, or of its deletion, where it was exported.
+    pub version: Option<Version>,
+}
+
 /// What the last line of an export has, whole or not.
 #[derive(Deserialize)]
 struct ExportMark {
@@ -49,7 +60,7 @@ struct ExportMark {
 impl ImportLine {
     /// Parses a JSON object. A key whose time of expiry isn't after `now` has expired.
     pub(crate) fn parse(json: &[u8], now: Nanos) -> Result<Self, ApiError> {
-        let invalid = match parse_put(json, now) {
+        let invalid = match parse_operation(json, now) {
             Ok(line) => return Ok(line),
             Err(invalid) => invalid,
         };
@@ -68,13 +79,13 @@ impl ImportLine {
     }
 }
 
-fn parse_put(json: &[u8], now: Nanos) -> Result<ImportLine, InvalidOperation> {
+fn parse_operation(json: &[u8], now: Nanos) -> Result<ImportLine, InvalidOperation> {
     let line = VersionedFields::parse(json)?;
     let fields = &line.fields;
     let kind = parse_kind(fields)?;
-    if kind != Kind::Put {
+    if !matches!(kind, Kind::Put | Kind::Delete) {
         return Err(InvalidOperation::new(format!(
-            "a line of an import is a put, and not a {}",
+            "a line of an import is a put or a delete, and not a {}",
             kind.name()
         )));
     }
@@ -84,17 +95,25 @@ fn parse_put(json: &[u8], now: Nanos) -> Result<ImportLine, InvalidOperation> {
             field.name()
         )));
     }
+    if let Some(field) = fields.given().find(|field| !kind.has_field(*field)) {
+        let (kind, field) = (kind.name(), field.name());
+        let message = format!("{field} is no field of a {kind}");
+        return Err(InvalidOperation::new(message));
+    }
     let Some(key) = fields.text(Field::Key)? else {
         return Err(InvalidOperation::new("key is missing"));
     };
-    let version = parse_version(&line)?;
+    let (key, version) = (into_bytes(key), parse_version(&line)?);
+    if kind == Kind::Delete {
+        return Ok(ImportLine::Delete(ImportDelete { key, version }));
+    }
     let (value, metadata) = (parse_value(fields)?, parse_metadata(fields)?);
     let content_type = parse_content_type(fields)?;
     if has_expired(fields, now)? {
-        return Ok(ImportLine::Expired);
+        return Ok(ImportLine::Expired(ImportDelete { key, version }));
     }
     Ok(ImportLine::Put(ImportPut {
-        key: into_bytes(key),
+        key,
         put: PutAction {
             value,
             content_type,
@@ -207,10 +226,31 @@ mod tests {
             r#""expiration":1896091200"#,
         ] {
             let line = format!(r#"{{"key":"k","value":"v",{expiry}}}"#);
-            assert!(matches!(parse(&line), Ok(ImportLine::Expired)), "{line}");
+            assert!(matches!(parse(&line), Ok(ImportLine::Expired(_))), "{line}");
         }
         let message = parse(r#"{"key":"k","value":"v","expires_at":"soon"}"#).unwrap_err();
         assert!(message.starts_with("expires_at must be"), "{message}");
+    }
+
+    #[test]
+    fn a_delete_has_a_key_and_a_version() {
+        let version = Some(Version {
+            time: 16,
+            region: 2,
+        });
+        for (line, version) in [
+            (
+                r#"{"op":"delete","key":"k","version":"0000000000000010-2"}"#,
+                version,
+            ),
+            (r#"{"op":"delete","key":"k"}"#, None),
+        ] {
+            let key = Bytes::from("k");
+            match parse(line).unwrap() {
+                ImportLine::Delete(delete) => assert_eq!(delete, ImportDelete { key, version }),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]
@@ -237,8 +277,17 @@ mod tests {
         for (line, message) in [
             (
                 r#"{"op":"get","key":"k"}"#,
-                "a line of an import is a put, and not a get",
+                "a line of an import is a put or a delete, and not a get",
             ),
+            (
+                r#"{"op":"delete","key":"k","value":"v"}"#,
+                "value is no field of a delete",
+            ),
+            (
+                r#"{"op":"delete","key":"k","if_match":"*"}"#,
+                "if_match is no field of an import: see its parameter mode",
+            ),
+            (r#"{"op":"delete"}"#, "key is missing"),
             (
                 r#"{"key":"k","value":"v","if_none_match":"*"}"#,
                 "if_none_match is no field of an import: see its parameter mode",

@@ -26,7 +26,7 @@ use http::{HeaderValue, Response};
 use tokio::task::yield_now;
 
 pub(crate) use self::fields::Field as BatchField;
-pub(crate) use self::import_line::{ImportLine, ImportPut};
+pub(crate) use self::import_line::{ImportDelete, ImportLine, ImportPut};
 pub(crate) use self::operation::Kind as BatchOperationKind;
 pub(crate) use self::respond::AnswerLine;
 
