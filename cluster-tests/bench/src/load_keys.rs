@@ -4,7 +4,7 @@ use crate::engine::{self, KeyOrder, LoadResult, LoadSpec};
 use crate::load::random_seed;
 use crate::workload::{Dialect, Operation};
 use crate::{process, servers};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -79,6 +79,28 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         outcome.errors
     );
     Ok(())
+}
+
+/// Loads the keys in a process of its own; fails unless every key was acknowledged.
+pub(crate) async fn run_apart(args: &Args) -> Result<LoadResult> {
+    let mut line = vec![
+        "load-keys".to_owned(),
+        format!("--addr={}", args.addr),
+        format!("--keys={}", args.keys),
+        format!("--value-size={}", args.value_size),
+        format!("--connections={}", args.connections),
+        format!("--depth={}", args.depth),
+        format!("--threads={}", args.threads),
+        "--json".to_owned(),
+    ];
+    line.extend(
+        args.bucket
+            .iter()
+            .map(|bucket| format!("--bucket={bucket}")),
+    );
+    line.extend(args.watch.iter().map(|pid| format!("--watch={pid}")));
+    let json = process::run_subcommand(&line, LOAD_TIMEOUT).await?;
+    serde_json::from_str(&json).context("result of the loader")
 }
 
 fn print(outcome: &LoadResult, bucket: &str) {

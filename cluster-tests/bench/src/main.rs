@@ -3,14 +3,15 @@
 //! `all` compares with a bare hyper server, RocksDB alone, and webdis in front of Redis; `region`
 //! compares three nodes with three of etcd; `batches` compares puts in batches with single ones;
 //! `ab` compares this build with an older one; `router` compares a router with HAProxy and nginx;
-//! `geo` measures propagation between regions; `bulk` measures exports and imports, and `watch`
-//! those who watch a bucket; `big` checks ten million keys. The other subcommands are the parts
-//! that these consist of, each a process of its own so that its processor time is measured
-//! separately.
+//! `geo` measures propagation between regions; `bulk` measures exports and imports, `backup` backups
+//! and restores, and `watch` those who watch a bucket; `big` checks ten million keys. The other
+//! subcommands are the parts that these consist of, each a process of its own so that its processor
+//! time is measured separately.
 
 mod ab;
 mod all;
 mod args;
+mod backup;
 mod batches;
 mod big;
 mod bulk;
@@ -32,6 +33,8 @@ mod rounds;
 mod router;
 mod servers;
 mod streamed;
+mod transfer;
+mod users;
 mod watch;
 mod workload;
 
@@ -60,6 +63,8 @@ enum Command {
     Geo(geo::Args),
     /// Measure exports and imports next to single writes.
     Bulk(bulk::Args),
+    /// Measure a backup and its restore, and compare all keys.
+    Backup(backup::Args),
     /// Measure how long events take to reach those who watch a bucket.
     Watch(watch::Args),
     /// Check a node with ten million keys.
@@ -83,6 +88,7 @@ fn main() -> anyhow::Result<()> {
         Command::Router(args) => router::run(&args),
         Command::Geo(args) => geo::run(&args),
         Command::Bulk(args) => bulk::run(&args),
+        Command::Backup(args) => backup::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Big(args) => big::run(&args),
         Command::LoadKeys(args) => load_keys::run(&args),

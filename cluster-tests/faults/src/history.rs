@@ -171,6 +171,18 @@ impl History {
         keys.entry(key.number).or_default().push(record);
     }
 
+    /// Returns all keys with calls that aren't checked yet.
+    pub(super) fn unchecked_keys(&self) -> Vec<KeyName> {
+        let generations = self.generations.lock().expect("no client panics here");
+        let keys = generations.iter().flat_map(|(generation, keys)| {
+            keys.keys().map(|number| KeyName {
+                generation: *generation,
+                number: *number,
+            })
+        });
+        keys.collect()
+    }
+
     /// Records a response that no client should get.
     pub fn record_anomaly(&self, anomaly: String) {
         self.anomalies

@@ -188,7 +188,11 @@ impl HistoryChecker {
 }
 
 /// Reads a key, trying nodes in turn until one answers or the time is over.
-async fn read_key(shared: &Arc<ClientContext>, key: KeyName, index: usize) -> Option<CallRecord> {
+pub(super) async fn read_key(
+    shared: &Arc<ClientContext>,
+    key: KeyName,
+    index: usize,
+) -> Option<CallRecord> {
     let started = tokio::time::Instant::now();
     let mut attempt = index;
     while started.elapsed() < READ_TIMEOUT {

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod answer;
+mod backups;
 mod batch;
 mod bucket_list;
 mod call_record;

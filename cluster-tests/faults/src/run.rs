@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::task::{JoinError, JoinHandle};
 
+use super::backups::BackupClient;
 use super::bucket_list::BucketListClient;
 use super::fault_kind::{FaultCounts, FaultKind};
 use super::history::History;
@@ -49,6 +50,8 @@ pub struct RunOptions {
     pub clients_per_node: u32,
     /// True if further clients watch the bucket, and export and import it, through routers.
     pub has_watchers: bool,
+    /// True if backups are made all the time, and the last one is restored and checked.
+    pub has_backups: bool,
     /// Options of the region.
     pub region: RegionOptions,
     /// True to print each fault, and the progress every 10 s.
@@ -64,6 +67,7 @@ impl RunOptions {
             kinds: FaultKind::SINGLE_REGION.to_vec(),
             clients_per_node: 5,
             has_watchers: true,
+            has_backups: false,
             region: RegionOptions {
                 seed,
                 ..RegionOptions::default()
@@ -227,6 +231,15 @@ pub(super) struct RegionLoad {
     checker: JoinHandle<HistoryChecker>,
     bucket_lists: JoinHandle<BucketListClient>,
     limits: JoinHandle<LimitClient>,
+    backups: Option<JoinHandle<BackupClient>>,
+}
+
+/// Tasks of a load that have ended.
+struct StoppedLoad {
+    checker: HistoryChecker,
+    directory: BucketListClient,
+    limits: LimitClient,
+    backups: Option<BackupClient>,
 }
 
 impl RegionLoad {
@@ -258,6 +271,11 @@ impl RegionLoad {
         let clients = clients.collect();
         let directory = BucketListClient::new(&shared, &listed_bucket, options.seed);
         let limits = LimitClient::new(&shared, options.seed);
+        let backups = options.has_backups.then(|| {
+            let seats = 0..options.region.nodes;
+            let admin = seats.map(|seat| region.seat(seat).admin()).collect();
+            tokio::spawn(BackupClient::new(&shared, admin).run())
+        });
         let settler = HistoryChecker::new(&shared, region.dir().to_owned(), None);
         let stop_signal = shared.clone();
         Self {
@@ -271,6 +289,7 @@ impl RegionLoad {
             }),
             bucket_lists: tokio::spawn(directory.run()),
             limits: tokio::spawn(limits.run()),
+            backups,
         }
     }
 
@@ -287,14 +306,23 @@ impl RegionLoad {
         watches: Option<WatchLoad>,
     ) -> RunResult {
         let mut failures: Vec<String> = panicked.into_iter().collect();
-        let (mut checker, mut directory, mut limits) = match self.stop().await {
-            Ok(parts) => parts,
+        let StoppedLoad {
+            mut checker,
+            mut directory,
+            mut limits,
+            backups,
+        } = match self.stop().await {
+            Ok(stopped) => stopped,
             Err(error) => panic!("check or client task failed: {error}"),
         };
         let mut watched = WatchResult::default();
+        let mut of_backups = Ok(String::new());
         if failures.is_empty() {
             let checks = async {
                 region.wait_formed().await;
+                if let Some(backups) = backups {
+                    of_backups = backups.add_reads().await;
+                }
                 checker.finish().await;
                 directory.finish().await;
                 limits.finish().await;
@@ -307,6 +335,11 @@ impl RegionLoad {
             failures.extend(catch_panic(checks).await.err());
         }
         let shared = checker.shared().clone();
+        match of_backups {
+            Ok(note) if note.is_empty() => {}
+            Ok(note) => watched.notes.push(note),
+            Err(failure) => failures.push(failure),
+        }
         failures.append(&mut checker.failures);
         failures.extend(shared.history.anomalies());
         failures.append(&mut watched.failures);
@@ -330,7 +363,7 @@ impl RegionLoad {
         }
     }
 
-    async fn stop(self) -> Result<(HistoryChecker, BucketListClient, LimitClient), JoinError> {
+    async fn stop(self) -> Result<StoppedLoad, JoinError> {
         self.shared.stop.store(true, Ordering::Relaxed);
         for result in join_all(self.clients).await {
             if let Err(error) = result {
@@ -339,10 +372,14 @@ impl RegionLoad {
                     .record_anomaly(format!("client task failed: {error}"));
             }
         }
-        Ok((
-            self.checker.await?,
-            self.bucket_lists.await?,
-            self.limits.await?,
-        ))
+        Ok(StoppedLoad {
+            checker: self.checker.await?,
+            directory: self.bucket_lists.await?,
+            limits: self.limits.await?,
+            backups: match self.backups {
+                Some(backups) => Some(backups.await?),
+                None => None,
+            },
+        })
     }
 }

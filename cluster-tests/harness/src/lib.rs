@@ -7,12 +7,15 @@
 //! the caller would only unwrap a `Result` one line later, with less to report.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod backup;
 pub mod batches;
 mod binary;
+mod command;
 mod http;
 pub mod load;
 mod log_file;
 mod memory;
+pub mod moto;
 mod node;
 pub mod power;
 pub mod prometheus;
@@ -30,10 +33,12 @@ mod shared_node;
 mod signals;
 mod small_disk;
 mod startup_failure;
+mod tcp_gate;
 pub mod transfer;
 mod wait;
 pub mod watch;
 
+pub use command::{CommandOutput, RunningCommand, run_command};
 pub use http::{ApiClient, ApiRequest, Bucket};
 pub use log_file::LogFile;
 pub use memory::resident_bytes;
@@ -51,4 +56,5 @@ pub use shared_node::{NodeLease, SharedNode};
 pub use signals::run_until_signal;
 pub use small_disk::SmallDisk;
 pub use startup_failure::{StartupFailure, run_to_exit};
+pub use tcp_gate::TcpGate;
 pub use wait::{eventually, try_eventually};

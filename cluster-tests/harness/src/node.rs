@@ -37,7 +37,7 @@ pub struct NodeOptions {
     pub umask: Option<&'static str>,
     /// Additional arguments.
     pub args: Vec<String>,
-    /// Environment variables; the node gets no other `CLOUDKV_*`.
+    /// Environment variables; the node gets no other `CLOUDKV_*` and `AWS_*`.
     pub env: Vec<(String, String)>,
 }
 
@@ -104,8 +104,10 @@ pub(crate) fn clean_env_command(binary: &Path) -> Command {
 }
 
 fn is_setting(name: &std::ffi::OsStr) -> bool {
+    let prefixes = ["CLOUDKV_", "AWS_"];
+    let has_prefix = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
     name.to_str()
-        .is_some_and(|name| name.starts_with("CLOUDKV_") || name == "RUST_LOG")
+        .is_some_and(|name| has_prefix(name) || name == "RUST_LOG")
 }
 
 /// Content of `addresses.json`, which a node writes once it listens.
@@ -136,7 +138,14 @@ impl Node {
 
     /// Starts a node with these options and waits until it is ready.
     pub async fn start_with(options: NodeOptions) -> Self {
+        Self::start_on(options, async |_| ()).await
+    }
+
+    /// Starts a node with these options, on the data directory that `prepare` makes at a path, and
+    /// waits until it is ready.
+    pub async fn start_on(options: NodeOptions, prepare: impl AsyncFnOnce(PathBuf)) -> Self {
         let dir = tempfile::tempdir().expect("make a temporary directory");
+        prepare(data_dir(dir.path())).await;
         let log = LogFile::new(dir.path().join("stderr.log"));
         let mut child = spawn(&options, dir.path());
         let addresses = wait_until_listening(&mut child, dir.path(), &log).await;

@@ -6,10 +6,8 @@
 //! keys must be the same.
 
 mod args;
-mod client;
 mod report;
 mod run;
-mod users;
 
 pub(crate) use args::Args;
 pub(crate) use run::run;

@@ -1,8 +1,8 @@
 //! Results of a run, their targets, and the report as Markdown.
 
-use super::users::UserLatency;
 use crate::procfs::{Machine, MemoryUsage};
 use crate::report::{Check, Table, Target, render};
+use crate::users::{UserLatency, latency_checks, latency_table};
 use serde::Serialize;
 use std::fmt;
 
@@ -113,19 +113,7 @@ pub(super) fn checks(report: &Report) -> Vec<Check> {
             Target::AtMost(128.0),
         ));
     }
-    if let Some((alone, others)) = report.users.split_first() {
-        for users in others {
-            let during = users.during;
-            let latencies = [
-                ("GET", users.get.p99, alone.get.p99),
-                ("PUT", users.put.p99, alone.put.p99),
-            ];
-            checks.extend(latencies.map(|(method, p99, before)| {
-                let what = format!("p99 of {method} during {during} / before");
-                Check::new(what, Some(p99 / before), "x", Target::AtMost(5.0))
-            }));
-        }
-    }
+    checks.extend(latency_checks(&report.users));
     checks
 }
 
@@ -141,7 +129,7 @@ pub(super) fn markdown(report: &Report) -> String {
     let tables = [
         transfer_table(report),
         memory_table(report),
-        user_table(report),
+        latency_table(&report.users),
         Table::of_checks(&report.checks),
     ];
     text.push_str(&render(&tables, &[]));
@@ -189,26 +177,6 @@ fn memory_table(report: &Report) -> Table {
         let numbers = numbers.map(|bytes| format!("{:.1}", bytes as f64 / 1e6));
         let kind = transfer.kind.to_string();
         table.add(std::iter::once(kind).chain(numbers).collect());
-    }
-    table
-}
-
-fn user_table(report: &Report) -> Table {
-    let head = [
-        "ms, during",
-        "GET p50",
-        "GET p99",
-        "PUT p50",
-        "PUT p99",
-        "repeated",
-    ];
-    let mut table = Table::new("Latency of other users", &head);
-    for users in &report.users {
-        let numbers = [users.get.p50, users.get.p99, users.put.p50, users.put.p99];
-        let mut row = vec![users.during.to_owned()];
-        row.extend(numbers.map(|micros| format!("{:.2}", micros / 1000.0)));
-        row.push(users.repetitions.to_string());
-        table.add(row);
     }
     table
 }

@@ -1,15 +1,15 @@
 //! Measures, and publishes the results.
 
 use super::args::Args;
-use super::client::{Exported, export, import};
 use super::report::{self, Report, Transfer, TransferKind};
-use super::users::{UserLatency, Users};
-use crate::engine::LoadResult;
+use crate::load_keys;
 use crate::peak_memory::peak_during;
 use crate::process;
 use crate::procfs::{Machine, MemoryUsage, cpu_seconds};
 use crate::report::publish;
 use crate::servers::{OwnedBucket, create_owned_bucket};
+use crate::transfer::{Exported, export, import};
+use crate::users::{UserLatency, UserRequests, Users};
 use anyhow::{Context, Result, ensure};
 use cloudkv_test_harness::region::{Region, RegionOptions};
 use std::fs::File;
@@ -21,7 +21,6 @@ use tokio::time::sleep;
 
 /// Time after a transfer in which the nodes finish deferred work.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
-const LOAD_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
 
 /// Measures, prints and writes the results.
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -37,7 +36,11 @@ async fn measure(args: &Args) -> Result<Report> {
     let dir = process::work_dir(&args.run.data_dir)?;
     let region = start_region(args, dir.path()).await;
     let nodes = RegionUnderTest::of(&region)?;
-    let users = Users::start(args, &nodes.addrs).await?;
+    let requests = UserRequests {
+        rate: args.users_rate,
+        seconds: args.seconds,
+    };
+    let users = Users::start(requests, &nodes.addrs).await?;
     sleep(SETTLE_TIME).await;
     let mut latencies = vec![users.measure_alone().await?];
 
@@ -99,7 +102,7 @@ fn ensure_same_number(args: &Args, what: &str, keys: u64) -> Result<()> {
 
 /// Measures the latency of other users during exports of a bucket, and during imports into it.
 async fn measure_users(
-    users: &Users<'_>,
+    users: &Users,
     nodes: &RegionUnderTest,
     bucket: &OwnedBucket,
     lines: (&PathBuf, Exported),
@@ -192,20 +195,19 @@ impl RegionUnderTest {
     }
 }
 
-/// Writes the keys by `load-keys`, a process of its own.
 async fn load_keys(args: &Args, nodes: &RegionUnderTest, bucket: &OwnedBucket) -> Result<Amount> {
-    let line = [
-        "load-keys".to_owned(),
-        format!("--addr={}", nodes.serving()),
-        format!("--bucket={}", bucket.id),
-        format!("--keys={}", args.keys),
-        format!("--value-size={}", args.value_size),
-        format!("--connections={}", args.connections),
-        format!("--depth={}", args.depth),
-        "--json".to_owned(),
-    ];
-    let json = process::run_subcommand(&line, LOAD_TIMEOUT).await?;
-    let loaded: LoadResult = serde_json::from_str(&json).context("result of the loader")?;
+    let loaded = load_keys::run_apart(&load_keys::Args {
+        addr: nodes.serving(),
+        bucket: Some(bucket.id.clone()),
+        keys: args.keys,
+        value_size: args.value_size,
+        connections: args.connections,
+        depth: args.depth,
+        threads: 1,
+        watch: Vec::new(),
+        json: true,
+    })
+    .await?;
     Ok(Amount {
         keys: loaded.requests,
         line_bytes: 0,

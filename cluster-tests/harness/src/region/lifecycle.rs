@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::node_process::{NodeFlags, NodeProcess, StartMode};
 use super::seats::Seat;
 use super::status::NodeId;
 use crate::power::DataLoss;
-use crate::{ApiClient, eventually, node_command};
+use crate::{ApiClient, CommandOutput, eventually, node_command, run_command};
 
 /// Time for a node to listen, and below that for a region to form. Debug builds on a busy machine
 /// are slow.
@@ -164,6 +165,7 @@ impl Region {
                 args,
                 binary: options.binary.clone(),
                 max_file_kib: None,
+                env: vec![],
             };
             let dir = dir.join(format!("node-{seat}"));
             let mut member = NodeProcess::new(network.seats()[seat], flags, dir);
@@ -289,19 +291,26 @@ impl Region {
         lost_id
     }
 
-    /// Runs an operator's command through the node at `seat`; returns its output, or its error
-    /// output.
-    pub async fn admin(&self, seat: usize, args: &[&str]) -> Result<String, String> {
+    /// Returns an operator's command for the node at `seat`.
+    pub fn admin_command(&self, seat: usize, args: &[&str]) -> Command {
         let url = format!("http://{}", self.seat(seat).admin());
         let mut command = node_command();
         command.args(["admin", "--admin", &url]).args(args);
-        let output = tokio::process::Command::from(command).output().await;
-        let output = output.expect("run the operator's command");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() {
-            Ok(text(&output.stdout))
-        } else {
-            Err(text(&output.stderr))
+        command
+    }
+
+    /// Runs an operator's command through the node at `seat`, and returns what becomes of it.
+    pub async fn run_admin(&self, seat: usize, args: &[&str]) -> CommandOutput {
+        run_command(self.admin_command(seat, args)).await
+    }
+
+    /// Runs an operator's command through the node at `seat`; returns its output, or its error
+    /// output.
+    pub async fn admin(&self, seat: usize, args: &[&str]) -> Result<String, String> {
+        let output = self.run_admin(seat, args).await;
+        match output.code {
+            Some(0) => Ok(output.stdout),
+            _ => Err(output.stderr),
         }
     }
 

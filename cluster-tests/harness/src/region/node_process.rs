@@ -43,6 +43,8 @@ pub struct NodeFlags {
     pub binary: Option<PathBuf>,
     /// Maximum size of a file, in KiB: simulates a disk that is full earlier.
     pub max_file_kib: Option<u64>,
+    /// Environment variables; the node gets no other `CLOUDKV_*` and `AWS_*`.
+    pub env: Vec<(String, String)>,
 }
 
 /// A node's process and its files.
@@ -121,7 +123,7 @@ impl NodeProcess {
         if !self.flags.rpc_via.is_empty() {
             command.args(["--rpc-via", &self.flags.rpc_via]);
         }
-        command.args(&self.flags.args);
+        command.args(&self.flags.args).envs(self.flags.env.clone());
         command
     }
 
@@ -246,17 +248,19 @@ impl NodeProcess {
         self.send_signal(Signal::TERM);
     }
 
-    /// Changes the value of one key on a stopped node's disk, without the node's knowledge.
+    /// Changes a value that is in one row of the state, on a stopped node's disk and without the
+    /// node's knowledge.
     pub fn alter_stored_value(&self, from: &[u8], to: &[u8]) {
         let path = self.data_dir().join("state");
         let db = rocksdb::DB::open_default(path).expect("open the state");
         let rows = db.iterator(rocksdb::IteratorMode::Start).flatten();
-        let matches: Vec<_> = rows.filter(|(_, row)| row.ends_with(from)).collect();
-        let [(key, row)] = &matches[..] else {
-            panic!("{} records hold the value, and not one", matches.len());
+        let position = |row: &[u8]| row.windows(from.len()).position(|part| part == from);
+        let find = |(key, row): (Box<[u8]>, Box<[u8]>)| Some((key, position(&row)?, row));
+        let matches: Vec<_> = rows.filter_map(find).collect();
+        let [(key, at, row)] = &matches[..] else {
+            panic!("{} rows hold the value, and not one", matches.len());
         };
-        let prefix_length = row.len() - from.len();
-        db.put(key, [&row[..prefix_length], to].concat())
+        db.put(key, [&row[..*at], to, &row[at + from.len()..]].concat())
             .expect("put a row");
         db.flush().expect("flush the state");
     }

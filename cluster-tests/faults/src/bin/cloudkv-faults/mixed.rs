@@ -24,6 +24,9 @@ pub(crate) struct Args {
     /// Leave out the clients that watch the bucket, and export and import it, through routers
     #[arg(long)]
     without_watchers: bool,
+    /// Leave out the backups, the last of which is restored and checked
+    #[arg(long)]
+    without_backups: bool,
     #[command(flatten)]
     kinds: KindArgs,
 }
@@ -35,6 +38,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     options.is_verbose = true;
     options.clients_per_node = args.clients;
     options.has_watchers = !args.without_watchers;
+    options.has_backups = !args.without_backups;
     options.region.nodes = args.nodes;
     options.region.shards = args.shards;
     let on_request: &[FaultKind] = if args.nodes > 2 {

@@ -20,7 +20,7 @@ const TAIL_BYTES: usize = 256 * 1024;
 
 /// An export that arrived as a whole.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Exported {
+pub(crate) struct Exported {
     /// Number of keys.
     pub keys: u64,
     /// Bytes of the keys' lines.
@@ -44,7 +44,7 @@ struct ImportEnd {
 }
 
 /// Exports a bucket to `sink`; fails unless the numbers in its last line are right.
-pub(super) async fn export(
+pub(crate) async fn export(
     addr: SocketAddr,
     bucket: &OwnedBucket,
     sink: &mut impl Write,
@@ -77,7 +77,7 @@ pub(super) async fn export(
 
 /// Imports the first bytes of a file into a bucket, and returns the number of keys; fails unless
 /// all were imported.
-pub(super) async fn import(
+pub(crate) async fn import(
     addr: SocketAddr,
     bucket: &OwnedBucket,
     lines: (&Path, Exported),
