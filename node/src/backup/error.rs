@@ -73,8 +73,8 @@ pub enum BackupError {
     },
     /// Another node writes the backup.
     #[error(
-        "node {node} is making backup {id}: wait for its end, or {seconds} s if it was stopped, or begin \
-         another one with --new"
+        "node {node} is making backup {id}: wait for its end, or {seconds} s if it was stopped, or \
+         begin another one with --new"
     )]
     Busy {
         /// ID of the backup.

@@ -24,6 +24,7 @@ use super::resume::{BackupPlan, plan_backup};
 use super::status::BackupStatus;
 use super::target::BackupTarget;
 use super::writer_lease::WriterLease;
+use crate::background::BackgroundScheduler;
 use crate::meta::Catalog;
 use crate::service::{KeyError, MetadataClient, RecordScans, Unavailable};
 
@@ -259,7 +260,7 @@ impl BackupJob {
     ) -> Result<ShardEntry, JobError> {
         let failed = |source| JobError::Shard { shard, source };
         let (mut scan, start) = self.source.scans.open(shard).await.map_err(failed)?;
-        let mut writer = PartWriter::new((&self.target, lease), id, shard_dir(shard), &self.status);
+        let mut writer = PartWriter::new((&self.target, lease), id, shard_dir(shard), self.pace());
         let (mut part, mut part_bytes, mut total) = (pb::BackupRecords::default(), 0, 0);
         let begun_at = progress.bytes;
         while let Some(records) = scan.next().await.map_err(failed)? {
@@ -300,13 +301,18 @@ impl BackupJob {
         let barrier = self.source.metadata.barrier().await;
         barrier.map_err(JobError::Metadata)?;
         let dir = METADATA_DIR.to_owned();
-        let mut writer = PartWriter::new((&self.target, lease), id, dir, &self.status);
+        let mut writer = PartWriter::new((&self.target, lease), id, dir, self.pace());
         for (part, rows) in metadata_parts(&self.source.catalog) {
             writer.write(part, rows).await?;
         }
         let parts = writer.finish().await?;
         progress.bytes += parts.iter().map(|part| part.bytes).sum::<u64>();
         Ok(parts)
+    }
+
+    /// Counters, and the scheduler of what takes processor time.
+    fn pace(&self) -> (&Arc<BackupStatus>, &BackgroundScheduler) {
+        (&self.status, self.source.scans.scheduler())
     }
 
     /// Sends a line of progress, if one is due, and nobody has to wait for that.

@@ -8,7 +8,7 @@ use super::error::BackupError;
 use super::format::{PartEntry, sha256_hex};
 
 /// Size at which a part is written, uncompressed.
-pub(crate) const PART_BYTES: usize = 16 << 20;
+pub(crate) const PART_BYTES: usize = 4 << 20;
 
 /// Maximum size of a part that is read, uncompressed.
 const MAX_PLAIN_BYTES: usize = 64 << 20;

@@ -1,7 +1,7 @@
 //! Writes the parts of a folder of a backup, one after the other.
 //!
-//! While one part is being filled, the one before it is compressed and written: no more than two are
-//! in memory.
+//! While one part is being filled, the one before it is compressed and written: no more than two
+//! are in memory.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use super::part::encode_part;
 use super::status::BackupStatus;
 use super::target::BackupTarget;
 use super::writer_lease::WriterLease;
+use crate::background::BackgroundScheduler;
 
 /// Writer of the parts of one folder. Dropped, it stops writing.
 pub(super) struct PartWriter {
@@ -22,6 +23,8 @@ pub(super) struct PartWriter {
     id: Arc<str>,
     dir: String,
     status: Arc<BackupStatus>,
+    /// Lets users' requests have the processors between two parts.
+    scheduler: BackgroundScheduler,
     entries: Vec<PartEntry>,
     /// Number of parts that were begun.
     count: usize,
@@ -34,7 +37,7 @@ impl PartWriter {
         (target, lease): (&BackupTarget, &Arc<WriterLease>),
         id: &Arc<str>,
         dir: String,
-        status: &Arc<BackupStatus>,
+        (status, scheduler): (&Arc<BackupStatus>, &BackgroundScheduler),
     ) -> Self {
         Self {
             lease: lease.clone(),
@@ -42,6 +45,7 @@ impl PartWriter {
             id: id.clone(),
             dir,
             status: status.clone(),
+            scheduler: scheduler.clone(),
             entries: Vec::new(),
             count: 0,
             pending: None,
@@ -58,9 +62,12 @@ impl PartWriter {
         let name = part_name(&self.dir, self.count);
         self.count += 1;
         let (target, id, lease) = (self.target.clone(), self.id.clone(), self.lease.clone());
+        let scheduler = self.scheduler.clone();
         let write = async move {
             let encode = move || encode_part(&message, name, records);
-            let (bytes, entry) = tokio::task::spawn_blocking(encode).await??;
+            let permit = scheduler.acquire().await;
+            let encoded = permit.run(tokio::task::spawn_blocking(encode)).await;
+            let (bytes, entry) = encoded??;
             lease.check().await?;
             target.put(&id, &entry.name, bytes).await?;
             Ok(entry)

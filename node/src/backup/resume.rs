@@ -24,8 +24,8 @@ pub(super) struct BackupPlan {
     pub kept: BTreeMap<u16, ShardEntry>,
 }
 
-/// Returns the interrupted backup with which one like `wanted`, begun at `now`, goes on; else begins
-/// a new one, and so if `is_new`.
+/// Returns the interrupted backup with which one like `wanted`, begun at `now`, goes on; else
+/// begins a new one, and so if `is_new`.
 pub(super) async fn plan_backup(
     target: &BackupTarget,
     wanted: BackupStart,

@@ -73,8 +73,8 @@ impl Backups {
         }
     }
 
-    /// Begins a backup at a URL, or goes on with the one that was interrupted there, unless it is to
-    /// be a new one.
+    /// Begins a backup at a URL, or goes on with the one that was interrupted there, unless it is
+    /// to be a new one.
     pub(crate) fn start(&self, to: &str, is_new: bool) -> Result<BackupRun, BackupStartError> {
         let target = BackupTarget::open(to).map_err(BackupStartError::Target)?;
         let permit = self.permit.clone().try_acquire_owned();

@@ -1,7 +1,7 @@
 //! Lease of the node that writes a backup: no other one goes on with it meanwhile.
 //!
-//! The lease is a file of the backup, which its holder renews. A store has no better lock that all
-//! of them offer: two nodes that take it in the same moment both see themselves as its holder, until
+//! The lease is a file of the backup, which its holder renews. There is no better lock that all
+//! stores offer: two nodes that take it in the same moment both see themselves as its holder, until
 //! one of them finds the other's name there. So the holder looks before each file that it writes or
 //! deletes.
 

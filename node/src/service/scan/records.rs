@@ -62,6 +62,11 @@ impl RecordScans {
         }
     }
 
+    /// Returns the scheduler of the scans, for work that belongs to them.
+    pub(crate) fn scheduler(&self) -> &BackgroundScheduler {
+        &self.scheduler
+    }
+
     /// Begins the scan of a shard of the region. Waits for a leader if there is none.
     pub(crate) async fn open(&self, shard: u16) -> Result<(RecordScan, ScanStart), KeyError> {
         let mut search = LeaderSearch::new(&self.shards, shard);
