@@ -66,3 +66,35 @@ fn lines_body(run: BackupRun) -> Body {
     });
     Body::from_stream(lines)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::admin::tests::serve_port;
+
+    #[tokio::test]
+    async fn a_backup_that_is_not_begun_gives_its_reason() {
+        let port = serve_port(None).await;
+        for (body, status, code) in [
+            (r#"{"to":"file:///backups"}"#, 409, "backup_running"),
+            (
+                r#"{"to":"ftp://host/backups","new":true}"#,
+                400,
+                "bad_target",
+            ),
+            (
+                r#"{"to":"file:///backups","news":true}"#,
+                400,
+                "invalid_body",
+            ),
+            (r#"{"new":true}"#, 400, "invalid_body"),
+        ] {
+            let headers = "content-type: application/json\r\n";
+            let response = port.send("POST /backups", headers, body).await;
+            assert!(
+                response.starts_with(&format!("HTTP/1.1 {status}")),
+                "{body}: {response}"
+            );
+            assert!(response.contains(code), "{body}: {response}");
+        }
+    }
+}

@@ -20,7 +20,7 @@ use crate::admin::{
     DecommissionReport, NamedNode, NodeChange, NodeError, RecoveryError, RecoveryReport,
     RecoveryScope, RegionError,
 };
-use crate::backup::{BackupRun, BackupStartError};
+use crate::backup::{BackupRun, BackupStartError, BackupTarget};
 use crate::config::{
     AdminAction, AdminCall, AdminTarget, LimitFlags, PlanAction, RegionName, Secret, StatusFlags,
 };
@@ -183,7 +183,9 @@ impl Operations for FakeNode {
         Box::pin(ready(fake_recovery(scope, &confirmation)))
     }
 
-    fn start_backup(&self, _to: &str, _is_new: bool) -> Result<BackupRun, BackupStartError> {
+    fn start_backup(&self, to: &str, _is_new: bool) -> Result<BackupRun, BackupStartError> {
+        // That reads and writes nothing.
+        BackupTarget::open(to).map_err(BackupStartError::Target)?;
         Err(BackupStartError::Running)
     }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use cloudkv_common::process::describe_error;
 use cloudkv_proto::v1 as pb;
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -26,7 +27,7 @@ use super::target::BackupTarget;
 use super::writer_lease::WriterLease;
 use crate::background::BackgroundScheduler;
 use crate::meta::Catalog;
-use crate::service::{KeyError, MetadataClient, RecordScans, Unavailable};
+use crate::service::{KeyError, MetadataClient, RecordScan, RecordScans, Unavailable};
 
 /// Minimum interval between two lines of progress.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
@@ -66,7 +67,7 @@ pub(super) struct BackupJob {
 enum JobError {
     #[error(transparent)]
     Backup(#[from] BackupError),
-    #[error("read shard-{shard}: {source}")]
+    #[error("read shard-{shard}")]
     Shard {
         shard: u16,
         #[source]
@@ -120,7 +121,7 @@ impl BackupJob {
                 line
             }
             Err(error) => {
-                let message = describe(&error);
+                let message = describe_error(&error);
                 tracing::warn!(
                     error = message,
                     url = self.target.url(),
@@ -261,6 +262,35 @@ impl BackupJob {
         let failed = |source| JobError::Shard { shard, source };
         let (mut scan, start) = self.source.scans.open(shard).await.map_err(failed)?;
         let mut writer = PartWriter::new((&self.target, lease), id, shard_dir(shard), self.pace());
+        let begun_at = progress.bytes;
+        let read = self.read_shard((shard, &mut scan), &mut writer, progress);
+        let records = match read.await {
+            Ok(records) => records,
+            Err(error) => {
+                // What is still being written must not replace what the next attempt writes.
+                writer.settle().await;
+                return Err(error);
+            }
+        };
+        let parts = writer.finish().await?;
+        progress.bytes = begun_at + parts.iter().map(|part| part.bytes).sum::<u64>();
+        Ok(ShardEntry {
+            shard,
+            applied_index: start.applied_index,
+            last_version: start.last_version,
+            records,
+            parts,
+        })
+    }
+
+    /// Reads all records of a scan, and writes them in parts. Returns their number.
+    async fn read_shard(
+        &self,
+        (shard, scan): (u16, &mut RecordScan),
+        writer: &mut PartWriter,
+        progress: &mut RunProgress,
+    ) -> Result<u64, JobError> {
+        let failed = |source| JobError::Shard { shard, source };
         let (mut part, mut part_bytes, mut total) = (pb::BackupRecords::default(), 0, 0);
         let begun_at = progress.bytes;
         while let Some(records) = scan.next().await.map_err(failed)? {
@@ -273,24 +303,16 @@ impl BackupJob {
                 part.records.push(record);
             }
             if part_bytes >= PART_BYTES {
-                write_records(&mut writer, &mut part).await?;
+                write_records(writer, &mut part).await?;
                 part_bytes = 0;
                 progress.bytes = begun_at + writer.written_bytes();
             }
             self.report(shard, progress);
         }
         if !part.records.is_empty() {
-            write_records(&mut writer, &mut part).await?;
+            write_records(writer, &mut part).await?;
         }
-        let parts = writer.finish().await?;
-        progress.bytes = begun_at + parts.iter().map(|part| part.bytes).sum::<u64>();
-        Ok(ShardEntry {
-            shard,
-            applied_index: start.applied_index,
-            last_version: start.last_version,
-            records: total,
-            parts,
-        })
+        Ok(total)
     }
 
     async fn back_up_metadata(
@@ -298,6 +320,7 @@ impl BackupJob {
         (lease, id): (&Arc<WriterLease>, &Arc<str>),
         progress: &mut RunProgress,
     ) -> Result<Vec<PartEntry>, JobError> {
+        self.report(self.source.start.shards, progress);
         let barrier = self.source.metadata.barrier().await;
         barrier.map_err(JobError::Metadata)?;
         let dir = METADATA_DIR.to_owned();
@@ -350,19 +373,4 @@ impl Drop for EndGuard {
     fn drop(&mut self) {
         self.status.end(self.is_complete);
     }
-}
-
-/// Describes an error with its causes.
-fn describe(error: &JobError) -> String {
-    use std::error::Error;
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -85,6 +85,15 @@ impl PartWriter {
         Ok(())
     }
 
+    /// Waits until nothing is being written any more, whatever becomes of it: the parts are to be
+    /// replaced.
+    pub(super) async fn settle(mut self) {
+        if let Some(pending) = self.pending.take() {
+            // The parts aren't used.
+            let _ = pending.await;
+        }
+    }
+
     /// Returns the compressed size of the parts that are written.
     pub(super) fn written_bytes(&self) -> u64 {
         self.entries.iter().map(|entry| entry.bytes).sum()
@@ -101,5 +110,113 @@ impl PartWriter {
             }
         }
         Ok(self.entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use cloudkv_proto::v1 as pb;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::backup::format::shard_dir;
+    use crate::backup::part::decode_content;
+
+    const ID: &str = "20261201T034500Z";
+
+    /// A place of backups, and what a writer to it needs.
+    struct Place {
+        _dir: TempDir,
+        target: BackupTarget,
+        id: Arc<str>,
+        lease: Arc<WriterLease>,
+        status: Arc<BackupStatus>,
+    }
+
+    impl Place {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let target = BackupTarget::open(&format!("file://{}", dir.path().display())).unwrap();
+            let id: Arc<str> = Arc::from(ID);
+            let lease = WriterLease::take(&target, &id, &Arc::from("n1")).await;
+            Self {
+                _dir: dir,
+                target,
+                id,
+                lease: Arc::new(lease.unwrap()),
+                status: Arc::default(),
+            }
+        }
+
+        fn writer(&self) -> PartWriter {
+            let (target, scheduler) = (&self.target, BackgroundScheduler::new(100));
+            let pace = (&self.status, &scheduler);
+            PartWriter::new((target, &self.lease), &self.id, shard_dir(0), pace)
+        }
+
+        async fn names(&self) -> Vec<String> {
+            self.target.names(ID, &shard_dir(0)).await.unwrap()
+        }
+    }
+
+    fn part(number: usize) -> pb::BackupRecords {
+        let record = pb::KeyRecord {
+            key: Bytes::from(format!("key {number}")),
+            ..Default::default()
+        };
+        pb::BackupRecords {
+            records: vec![record],
+        }
+    }
+
+    #[tokio::test]
+    async fn parts_are_written_in_their_order_and_those_of_an_earlier_attempt_removed() {
+        let place = Place::new().await;
+        let old = [part_name(&shard_dir(0), 1), part_name(&shard_dir(0), 7)];
+        for name in &old {
+            place.target.put(ID, name, Bytes::new()).await.unwrap();
+        }
+        let mut writer = place.writer();
+        for number in 0..3 {
+            writer.write(part(number), 1).await.unwrap();
+        }
+        let entries = writer.finish().await.unwrap();
+        let names: Vec<_> = entries.iter().map(|entry| entry.name.clone()).collect();
+        assert_eq!(
+            names,
+            [0, 1, 2].map(|number| part_name(&shard_dir(0), number))
+        );
+        assert_eq!(place.names().await, names);
+        for (number, entry) in entries.iter().enumerate() {
+            let bytes = place.target.get(ID, &entry.name).await.unwrap();
+            let read: pb::BackupRecords = decode_content(&bytes, entry).unwrap();
+            assert_eq!(read, part(number));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_has_settled_writes_nothing_more() {
+        let place = Place::new().await;
+        let mut writer = place.writer();
+        writer.write(part(0), 1).await.unwrap();
+        writer.settle().await;
+        // All of the part is there already, and the next attempt replaces it.
+        assert_eq!(place.names().await, [part_name(&shard_dir(0), 0)]);
+    }
+
+    #[tokio::test]
+    async fn without_the_lease_nothing_is_written() {
+        let place = Place::new().await;
+        let lease = crate::backup::writer_lease::LEASE_FILE;
+        place.target.delete(ID, lease).await.unwrap();
+        let mut writer = place.writer();
+        writer.write(part(0), 1).await.unwrap();
+        let finished = writer.finish().await;
+        assert!(
+            matches!(finished, Err(BackupError::Busy { .. })),
+            "{finished:?}"
+        );
+        assert_eq!(place.names().await, [""; 0]);
     }
 }

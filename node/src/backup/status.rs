@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 #[derive(Debug, Default)]
 pub(crate) struct BackupStatus {
     is_running: AtomicBool,
+    started: AtomicU64,
     completed: AtomicU64,
     failed: AtomicU64,
     records: AtomicU64,
@@ -22,6 +23,7 @@ impl BackupStatus {
     /// Records that a backup has begun.
     pub(super) fn begin(&self) {
         self.is_running.store(true, Ordering::Relaxed);
+        self.started.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Records the end of a backup, complete or not.
@@ -68,6 +70,9 @@ impl BackupStatus {
 
     /// Writes the metrics.
     pub(crate) fn write_metrics(&self, text: &mut Exposition) {
+        let started = self.started.load(Ordering::Relaxed);
+        let help = "Backups that this node has begun, or gone on with.";
+        text.counter("cloudkv_backups_started_total", help, &[], started);
         let help = "Backups that this node has ended, by their result.";
         let counts = [("complete", &self.completed), ("failed", &self.failed)];
         for (result, count) in counts {
@@ -90,5 +95,44 @@ impl BackupStatus {
             &[],
             last,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics(status: &BackupStatus) -> String {
+        let mut text = Exposition::new();
+        status.write_metrics(&mut text);
+        text.finish()
+    }
+
+    #[test]
+    fn backups_are_counted_by_their_result() {
+        let status = BackupStatus::default();
+        let never = json!({"backups": {"running": false, "last_completed_at": null}});
+        assert_eq!(status.status(), never);
+        status.begin();
+        assert_eq!(status.status()["backups"]["running"], true);
+        status.end(false);
+        // One that was interrupted is no complete one.
+        assert_eq!(status.status(), never);
+        status.begin();
+        status.add_records(5);
+        status.add_bytes(7);
+        status.end(true);
+        assert_eq!(status.status()["backups"]["running"], false);
+        assert!(status.status()["backups"]["last_completed_at"].is_string());
+        let text = metrics(&status);
+        for line in [
+            "cloudkv_backups_started_total 2\n",
+            "cloudkv_backups_total{result=\"complete\"} 1\n",
+            "cloudkv_backups_total{result=\"failed\"} 1\n",
+            "cloudkv_backup_records_total 5\n",
+            "cloudkv_backup_bytes_total 7\n",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
     }
 }

@@ -86,7 +86,7 @@ pub(crate) use keyspace::Keyspace;
 pub(crate) use listing::Listing;
 pub(crate) use metadata::MetadataClient;
 pub(crate) use plans::{PlanChanges, PlanError};
-pub(crate) use scan::RecordScans;
+pub(crate) use scan::{RecordScan, RecordScans};
 pub(crate) use session::SessionToken;
 pub(crate) use shards::Shards;
 pub(crate) use watch::{

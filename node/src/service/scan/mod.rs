@@ -14,4 +14,4 @@ mod records;
 
 pub(super) use self::leader::{LeaderSearch, ScanPlace, await_begin};
 pub(super) use self::paced::PacedScan;
-pub(crate) use self::records::RecordScans;
+pub(crate) use self::records::{RecordScan, RecordScans};
