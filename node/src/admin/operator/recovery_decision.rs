@@ -3,8 +3,9 @@
 //!
 //! A group can be recovered only if it can't elect a leader any more, and only at the member whose
 //! log is the most up-to-date one of those that can be reached. Where there are other regions, the
-//! region's own history can't go on: each surviving node brings what it has into a region that
-//! joins anew, so it doesn't matter which of them has the most.
+//! region's own history can't go on: all surviving nodes join the others anew together, and for each
+//! shard the most up-to-date one of them imports what it has (`rejoin_scopes`). So the command can
+//! be given to any of them.
 
 use std::collections::BTreeSet;
 
